@@ -1,0 +1,67 @@
+"""One model body for single cells measured in more than one way.
+
+The public verbs, found on first use (PEP 562): importing this package reads no file, touches no device and loads
+neither torch nor anndata. Everything else is imported by its full name, e.g. ``syncyte.genome.reference``.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for editors and type checkers only
+    from syncyte.api import annotate, demo, embed, evaluate, integrate, load, read, train, translate
+    from syncyte.recipes.simulate import simulate
+
+_VERBS = {
+    "read": ("syncyte.api", "read"),
+    "train": ("syncyte.api", "train"),
+    "load": ("syncyte.api", "load"),
+    "embed": ("syncyte.api", "embed"),
+    "integrate": ("syncyte.api", "integrate"),
+    "annotate": ("syncyte.api", "annotate"),
+    "translate": ("syncyte.api", "translate"),
+    "evaluate": ("syncyte.api", "evaluate"),
+    "demo": ("syncyte.recipes.demo", "demo"),
+    "simulate": ("syncyte.recipes.simulate", "simulate"),
+}
+
+__all__ = [  # noqa: RUF022 - the order in which a user meets them
+    "read",
+    "train",
+    "load",
+    "embed",
+    "integrate",
+    "annotate",
+    "translate",
+    "evaluate",
+    "demo",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module, metadata
+
+    if name == "__version__":
+        return metadata.version("syncyte")
+    if name in _VERBS:
+        module, attribute = _VERBS[name]
+        return getattr(import_module(module), attribute)
+    raise AttributeError(f"module 'syncyte' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__, "__version__"])
+
+
+class _Package(ModuleType):
+    """Keeps ``syncyte.train`` the verb: the import system would bind the folder of the same name over it."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _VERBS and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,189 @@
+"""scVI and MultiVI behind the surface of the other baselines; both come with the ``bench`` extra.
+
+Peers get a budget in epochs, not in wall time: early stopping on the library's own held-out cells, at most 400 epochs,
+and the epochs used are returned so that a report can print them. Everything else is the library's default.
+MultiVI gives no level to a cell whose regions it cannot see, so the level is that of ``MeanTimesDepth``; its expected
+expression is a share of counts, brought to ``log1p`` CP10K gene by gene on training cells. It is trained without a
+batch covariate, since held-out technical batches are unknown to it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
+
+from syncyte.baselines.mean import MeanTimesDepth
+from syncyte.baselines.prediction import SCALE, Scaled, Target, fit_scale, limited, log_cp10k, opened
+from syncyte.errors import MissingExtraError
+
+MOST_EPOCHS = 400
+ROWS = 512  # cells predicted at once
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """An embedding ``(n, k)`` and the epochs it took."""
+
+    embedding: NDArray[np.float32]
+    epochs: int
+
+
+def scvi_embedding(
+    counts: sp.csr_matrix,
+    batches: ArrayLike,
+    *,
+    epochs: int = MOST_EPOCHS,
+    early_stopping: bool = True,
+    seed: int = 0,
+) -> Trained:
+    """Embed counts with scVI (Lopez et al., Nature Methods 2018), technical batch as covariate.
+
+    Parameters
+    ----------
+    counts
+        ``(n, g)`` raw counts.
+    batches
+        ``(n,)`` technical batch of each cell.
+    epochs
+        Most epochs; all of them are run without ``early_stopping``.
+    """
+    import anndata
+
+    scvi = _scvi(seed)
+    cells = anndata.AnnData(sp.csr_matrix(counts, dtype=np.float32), obs=_obs(counts.shape[0], batches))
+    scvi.model.SCVI.setup_anndata(cells, batch_key="batch")
+    model = scvi.model.SCVI(cells)
+    model.train(max_epochs=epochs, early_stopping=early_stopping, enable_progress_bar=False)
+    return Trained(np.asarray(model.get_latent_representation(), dtype=np.float32), _epochs(model))
+
+
+class MultiVI:
+    """Translation by MultiVI (Ashuach et al., Nature Methods 2023), the other modality hidden by zeros.
+
+    Parameters
+    ----------
+    target
+        ``open`` predicts regions from counts, ``values`` predicts counts from regions.
+    epochs
+        Most epochs; early stopping is on.
+    seed
+        Of training.
+    """
+
+    def __init__(self, target: Target, epochs: int = MOST_EPOCHS, seed: int = 0) -> None:
+        self.target, self.most, self.seed = target, epochs, seed
+
+    def fit(self, source: sp.csr_matrix, target: sp.csr_matrix) -> Self:
+        """Train on paired counts; ``epochs`` then says how many were used."""
+        scvi = _scvi(self.seed)
+        self.width = target.shape[1]
+        cells = self._paired(source, target)
+        self.model = scvi.model.MULTIVI(cells)
+        self.model.train(max_epochs=self.most, early_stopping=True, enable_progress_bar=False)
+        self.epochs = _epochs(self.model)
+        if self.target == "open":
+            self.level = MeanTimesDepth("open").fit(source, target)
+        else:
+            self.slope, self.intercept = fit_scale(self._decoded(source), log_cp10k(target))
+        return self
+
+    def predict(self, source: sp.csr_matrix) -> Scaled | OnDisk:
+        """Predict the target of each cell in ``source`` without seeing it."""
+        decoded = self._decoded(source)
+        if self.target == "values":
+            return Scaled(decoded, self.slope, self.intercept, source.shape[0])
+        level = np.zeros(source.shape[0])
+        for start in range(0, len(level), ROWS):
+            level[start : start + ROWS] = decoded.matrix[start : start + ROWS].sum(axis=1, dtype=np.float64)
+        return OnDisk(decoded.matrix, decoded.folder, self.level.level_of(source) / np.maximum(level, 1e-12))
+
+    def _paired(self, source: sp.csr_matrix, target: sp.csr_matrix) -> Any:
+        import anndata
+        import mudata
+
+        scvi = _scvi(self.seed)
+        regions, genes = (target, source) if self.target == "open" else (source, target)
+        parts = {"genes": sp.csr_matrix(genes, dtype=np.float32), "regions": opened(regions)}
+        obs = _obs(source.shape[0], np.zeros(source.shape[0], dtype=int))
+        both = mudata.MuData({name: anndata.AnnData(part, obs=obs.copy()) for name, part in parts.items()})
+        for name, part in both.mod.items():
+            part.var_names = [f"{name}{number}" for number in range(part.n_vars)]
+        both.update()
+        scvi.model.MULTIVI.setup_mudata(both, modalities={"rna_layer": "genes", "atac_layer": "regions"})
+        return both
+
+    def _decoded(self, source: sp.csr_matrix) -> OnDisk:
+        """Log expression, or Poisson rate of being open up to the level, of every cell, written block by block."""
+        hidden = sp.csr_matrix((source.shape[0], self.width), dtype=np.float32)
+        cells = self._paired(source, hidden)
+        folder = tempfile.TemporaryDirectory(prefix="syncyte-multivi-")
+        path = Path(folder.name) / "decoded.npy"
+        matrix = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=hidden.shape)
+        for start in range(0, source.shape[0], ROWS):
+            rows = np.arange(start, min(start + ROWS, source.shape[0]))
+            if self.target == "open":
+                chance = self.model.get_normalized_accessibility(
+                    cells, indices=rows, normalize_regions=True, return_numpy=True
+                )
+                matrix[rows] = -np.log1p(-np.clip(chance, 0.0, 1.0 - 1e-6))
+            else:
+                share = self.model.get_normalized_expression(cells, indices=rows, return_numpy=True)
+                matrix[rows] = np.log1p(SCALE * share)
+        return OnDisk(matrix, folder, None)
+
+
+@dataclass(frozen=True, slots=True)
+class OnDisk:
+    """Decoded values in a temporary file, read by columns.
+
+    Attributes
+    ----------
+    matrix
+        ``(n, f)`` memory map.
+    folder
+        Holds the file; it goes when the last user of it does.
+    scale
+        ``(n,)`` makes rates of rows, giving ``1 - exp(-rate)``; None gives the plain values.
+    """
+
+    matrix: NDArray[np.float32]
+    folder: tempfile.TemporaryDirectory[str]
+    scale: NDArray[np.float64] | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells and features."""
+        return self.matrix.shape[0], self.matrix.shape[1]
+
+    def __call__(self, columns: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Block of the asked columns."""
+        block = self.matrix[:, columns]
+        return block if self.scale is None else limited(-np.expm1(-block * self.scale[:, None]), "open")
+
+
+def _scvi(seed: int) -> ModuleType:
+    try:
+        import scvi
+    except ImportError:
+        raise MissingExtraError("scvi-tools", "bench", "The scVI and MultiVI baselines") from None
+    scvi.settings.seed = seed  # the library knows no other way
+    scvi.settings.verbosity = 40
+    return scvi
+
+
+def _obs(cells: int, batches: ArrayLike) -> pd.DataFrame:
+    names = pd.Categorical(np.asarray(batches).astype(str))
+    return pd.DataFrame({"batch": names}, index=[f"cell{number}" for number in range(cells)])
+
+
+def _epochs(model: Any) -> int:
+    """Epochs that were run, from the training history."""
+    return len(next(iter(model.history.values())))

@@ -1,0 +1,98 @@
+"""``syncyte data inspect | store | convert``: look at files, and rewrite them in a form that trains faster."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from syncyte.cli import options
+from syncyte.types import json_ready
+
+app = typer.Typer(help="Look at files of cells and rewrite them.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def inspect(
+    data: options.Data,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    modality: options.Modality = None,
+    genome: options.Genome = None,
+    layer: options.Layer = None,
+    force: options.Force = False,
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Say what is in the files: modalities, cells, features, where the raw counts are, what maps to a reference.
+
+    Examples
+    --------
+    syncyte data inspect cells.h5mu
+    syncyte data inspect rna.h5ad atac.h5ad --genome hg38
+    """
+    del device, seed  # reading is exact
+    reading = {"modality": modality, "genome": genome, "layer": layer, "force": force}
+    found = options.call("inspect_data", {"data": data, "quiet": quiet, **reading})
+    if as_json:
+        typer.echo(json.dumps(json_ready({name: found[name] for name in found if name != "text"}), indent=2))
+    else:
+        options.say(found["text"], quiet)
+
+
+def store(
+    data: options.Data,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="STORE", help="Folder of the store to make.", show_default=False)
+    ],
+    shard_cells: Annotated[int, typer.Option("--shard-cells", min=1, metavar="N", help="Cells in a shard.")] = 16384,
+    overwrite: options.Overwrite = False,
+    modality: options.Modality = None,
+    genome: options.Genome = None,
+    layer: options.Layer = None,
+    force: options.Force = False,
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write cells as shuffled shards that train from disk and that plain anndata can open.
+
+    Examples
+    --------
+    syncyte data store cells.h5mu --out store
+    syncyte data store one.h5 two.h5 three.h5 --genome hg38 --out store
+    """
+    del device  # nothing is computed on a device
+    options.call("write_store", locals())
+    options.say(f"Wrote {out}\nNext: syncyte train clm_x {out} --out RUN", quiet)
+
+
+def convert(
+    data: options.Data,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="File to write: .h5ad, .h5mu or .zarr.", show_default=False)
+    ],
+    modality: options.Modality = None,
+    genome: options.Genome = None,
+    layer: options.Layer = None,
+    force: options.Force = False,
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write cells as one uncompressed file with raw counts in X, which is the fastest to read by rows.
+
+    Examples
+    --------
+    syncyte data convert filtered_feature_bc_matrix.h5 --out cells.h5mu
+    syncyte data convert gzipped.h5ad --out plain.h5ad
+    """
+    del device, seed  # nothing is drawn or computed
+    options.call("convert", locals())
+    options.say(f"Wrote {out}", quiet)
+
+
+options.add(app, "inspect", inspect)
+options.add(app, "store", store)
+options.add(app, "convert", convert)

@@ -1,0 +1,171 @@
+"""``syncyte embed | integrate | annotate | translate | evaluate``: a run and cells become results."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from syncyte.cli import options
+
+
+class Method(StrEnum):
+    """How ``annotate`` learns the labels of the reference."""
+
+    auto = "auto"
+    probe = "probe"
+    lora = "lora"
+    full = "full"
+
+
+def embed(
+    run: options.Run,
+    data: options.Data,
+    out: options.Out,
+    key_added: options.KeyAdded = None,
+    batch_size: options.BatchSize = None,
+    modality: options.Modality = None,
+    genome: options.Genome = None,
+    layer: options.Layer = None,
+    force: options.Force = False,
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write one vector a cell: obsm["X_syncyte"].
+
+    Examples
+    --------
+    syncyte embed run cells.h5mu --out out.h5mu
+    syncyte embed run atac.h5ad --modality atac --out out.h5ad
+    """
+    options.call("embed", locals())
+    options.say(f"Wrote {out}", quiet)
+
+
+def integrate(
+    run: options.Run,
+    data: options.Data,
+    batch_key: Annotated[
+        str, typer.Option("--batch-key", metavar="KEY", help="obs column of the technical batch.", show_default=False)
+    ],
+    out: options.Out,
+    key_added: options.KeyAdded = None,
+    batch_size: options.BatchSize = None,
+    modality: options.Modality = None,
+    genome: options.Genome = None,
+    layer: options.Layer = None,
+    force: options.Force = False,
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write an embedding without technical batch effects: obsm["X_syncyte_integrated"].
+
+    Examples
+    --------
+    syncyte integrate run cells.h5mu --batch-key batch --out out.h5mu
+    """
+    options.call("integrate", locals())
+    options.say(f"Wrote {out}", quiet)
+
+
+def annotate(
+    run: options.Run,
+    query: Annotated[list[Path], typer.Argument(metavar="QUERY", help=options.DATA_HELP, show_default=False)],
+    reference: options.Reference,
+    label_key: Annotated[
+        str,
+        typer.Option("--label-key", metavar="KEY", help="obs column of the labels.", show_default=False),
+    ],
+    out: options.Out,
+    method: Annotated[Method, typer.Option("--method", help="Frozen probe, LoRA or full fine-tuning.")] = Method.auto,
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", min=0.0, max=1.0, metavar="P", help="Abstain below this confidence."),
+    ] = None,
+    batch_key: options.BatchKey = None,
+    key_added: options.KeyAdded = None,
+    batch_size: options.BatchSize = None,
+    modality: options.Modality = None,
+    genome: options.Genome = None,
+    layer: options.Layer = None,
+    force: options.Force = False,
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Label query cells from a labelled reference: obs["syncyte_<label key>"], obs["syncyte_confidence"].
+
+    Examples
+    --------
+    syncyte annotate run query.h5mu --reference train.h5mu --label-key cell_type --out out.h5mu
+    syncyte annotate run query.h5mu --reference train.h5mu --label-key cell_type --threshold 0.7 --out out.h5mu
+    """
+    options.call("annotate", locals())
+    options.say(f"Wrote {out}", quiet)
+
+
+def translate(
+    run: options.Run,
+    data: options.Data,
+    source: Annotated[str, typer.Option("--from", metavar="NAME", help="Modality to read.", show_default=False)],
+    target: Annotated[str, typer.Option("--to", metavar="NAME", help="Modality to predict.", show_default=False)],
+    out: options.Out,
+    features: Annotated[
+        Path | None, typer.Option("--features", metavar="FILE", help="Only these genes or regions, one name a line.")
+    ] = None,
+    min_prob: Annotated[
+        float | None,
+        typer.Option("--min-prob", min=0.0, max=1.0, metavar="P", help="Write sparse, only values of at least P."),
+    ] = None,
+    key_added: options.KeyAdded = None,
+    batch_size: options.BatchSize = None,
+    modality: options.Modality = None,
+    genome: options.Genome = None,
+    layer: options.Layer = None,
+    force: options.Force = False,
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Predict one modality from the other; the predicted one is never looked at, even where the file holds it.
+
+    X is the prediction: expected log1p of counts per 10,000 for RNA, probability of being open for ATAC.
+
+    Examples
+    --------
+    syncyte translate run cells.h5mu --from rna --to atac --out atac.h5ad
+    syncyte translate run cells.h5mu --from rna --to atac --min-prob 0.05 --out atac.h5ad
+    syncyte translate run cells.h5mu --from atac --to rna --features genes.txt --out rna.h5ad
+    """
+    options.call("translate", locals())
+    options.say(f"Wrote {out}", quiet)
+
+
+def evaluate(
+    run: options.Run,
+    data: options.Data,
+    reference: options.Reference,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the report.", show_default=False)],
+    batch_key: options.BatchKey = None,
+    label_key: options.LabelKey = None,
+    batch_size: options.BatchSize = None,
+    modality: options.Modality = None,
+    genome: options.Genome = None,
+    layer: options.Layer = None,
+    force: options.Force = False,
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure a run on held-out cells beside the baselines: report.html and report.json.
+
+    Examples
+    --------
+    syncyte evaluate run heldout.h5mu --reference train.h5mu --label-key cell_type --out report
+    """
+    options.call("evaluate", locals())
+    options.say(f"Wrote {out / 'report.html'} and {out / 'report.json'}", quiet)

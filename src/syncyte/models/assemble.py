@@ -1,0 +1,148 @@
+"""Assemble a cell model from a plain description, and fill it from a linear start.
+
+The description (``CellSpec``) is JSON and lies in every checkpoint, so a model is rebuilt from it and its weights loaded
+strictly: one path for new and for trained models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from syncyte.baselines.start import LinearStart
+from syncyte.config import Config
+from syncyte.modalities import Layout, embedder, modalities
+from syncyte.models.cell import CellModel, CellSizes
+from syncyte.nn.heads import MeanHead, RateHead, level_width
+from syncyte.nn.linear_path import LinearPath
+
+
+class PathSpec(Config):
+    """Shape of one modality: features, linear components, interpolation nodes, and its head's likelihood."""
+
+    features: int
+    components: int
+    nodes: int
+    likelihood: str
+
+
+class CellSpec(Config):
+    """Shape of a whole cell model."""
+
+    modalities: dict[str, PathSpec]
+    components: int
+    batches: int = 0
+    hidden: int = 128
+    layers: int = 0
+    width: int = 64
+    heads: int = 4
+    mixer_layers: int = 1
+    dropout: float = 0.3
+    attention_dropout: float = 0.1
+
+
+def describe_start(start: LinearStart, likelihood: Mapping[str, str], **sizes: object) -> CellSpec:
+    """Description of the model that a start will fill."""
+    paths = {
+        name: {
+            "features": encoder.table.shape[0],
+            "components": encoder.table.shape[1],
+            "nodes": len(encoder.residual.nodes),
+            "likelihood": likelihood[name],
+        }
+        for name, encoder in start.encoders.items()
+    }
+    return CellSpec.parse({"modalities": paths, "components": start.components, **sizes})
+
+
+def empty_model(spec: CellSpec, layouts: Mapping[str, Layout]) -> CellModel:
+    """A model of the right shape whose linear part is zero."""
+    paths, heads, embedders = {}, {}, {}
+    contexts = len(spec.modalities)
+    for name, shape in spec.modalities.items():
+        pearson = modalities[name].residual == "pearson"
+        features = shape.features
+        paths[name] = LinearPath(
+            pearson=pearson,
+            share=torch.full((features,), 1.0 / features),
+            nodes=torch.arange(shape.nodes, dtype=torch.float32),
+            zero=torch.zeros(shape.nodes, features),
+            center=torch.zeros(features),
+            table=torch.zeros(features, shape.components),
+        )
+        heads[name] = _empty_head(shape, spec.components, contexts, binary=not pearson)
+        if spec.layers:
+            embedders[name] = embedder(layouts[name], spec.width, shape.components)
+    sizes = CellSizes(
+        spec.hidden, spec.layers, spec.width, spec.heads, spec.mixer_layers, spec.dropout, spec.attention_dropout
+    )
+    return CellModel(paths, heads, spec.components, sizes, embedders=embedders, batches=spec.batches)
+
+
+def _empty_head(shape: PathSpec, components: int, contexts: int, *, binary: bool) -> nn.Module:
+    if shape.likelihood == "gaussian":
+        return MeanHead(
+            torch.zeros(components, shape.features), torch.zeros(2 * contexts, shape.features), torch.zeros(shape.features)
+        )
+    return RateHead(
+        torch.zeros(components, shape.features),
+        torch.zeros(shape.features),
+        torch.zeros(level_width(components, contexts)),
+        torch.tensor(0.0),
+        likelihood=shape.likelihood,
+        binary=binary,
+    )
+
+
+@torch.no_grad()
+def fill_from_start(model: CellModel, start: LinearStart) -> CellModel:
+    """Copy a linear start into a model of its shape, which then predicts exactly as the start does."""
+    for index, name in enumerate(model.names):
+        encoder, path = start.encoders[name], model.paths[name]
+        path.table.copy_(torch.from_numpy(encoder.table))
+        path.share.copy_(torch.from_numpy(encoder.residual.share))
+        path.nodes.copy_(torch.from_numpy(encoder.residual.nodes))
+        path.zero.copy_(torch.from_numpy(encoder.residual.zero))
+        path.center.copy_(torch.from_numpy(encoder.center))
+        path.scale.copy_(torch.sqrt(path.share + 0.3 * path.share.mean()))
+        model.context_mean[index] = torch.from_numpy(encoder.context_mean)
+        model.context_sd[index] = torch.from_numpy(encoder.context_sd)
+        _fill_head(model, start, name)
+    return model
+
+
+def _fill_head(model: CellModel, start: LinearStart, name: str) -> None:
+    decoder, head = start.decoders[name], model.heads[name]
+    source = model.names.index(start.source[name])
+    if isinstance(head, MeanHead):
+        head.weight.copy_(torch.from_numpy(decoder.weight))
+        head.bias.copy_(torch.from_numpy(decoder.bias))
+        head.context.zero_()
+        head.context[2 * source : 2 * source + 2] = torch.from_numpy(decoder.context)
+        return
+    if decoder.kind == "depth":
+        head.weight.copy_(torch.from_numpy(decoder.weight))
+        head.bias.copy_(torch.from_numpy(decoder.bias))
+    else:  # counts through a rate head: the profile starts at the training shares
+        head.weight.zero_()
+        head.bias.copy_(torch.log(model.paths[name].share))
+    head.level_weight.copy_(_place_level(decoder.level, model.components, source, len(model.names)))
+    head.level_bias.fill_(decoder.level_bias)
+
+
+def _place_level(level: NDArray[np.float32], components: int, source: int, contexts: int) -> torch.Tensor:
+    """Weights fitted on one source's features, put where ``nn.heads.level_features`` has them for all modalities."""
+    placed = torch.zeros(level_width(components, contexts))
+    fitted = torch.from_numpy(level)
+    placed[:components] = fitted[:components]
+    at = components
+    placed[at + 2 * source : at + 2 * source + 2] = fitted[at : at + 2]
+    for offset in range(3):  # squares and product, each a block over modalities
+        placed[at + 2 * contexts + offset * contexts + source] = fitted[at + 2 + offset]
+    start = at + 5 * contexts + source * components
+    placed[start : start + components] = fitted[at + 5 :]
+    return placed

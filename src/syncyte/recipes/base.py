@@ -1,0 +1,217 @@
+"""A recipe for cell models as plain configuration, and the one function that trains it.
+
+A recipe names modalities, sizes, start and stages; everything it does is in ``config``, written beside the weights.
+What differs between recipes is which objectives exist and which preset numbers they take (one page each).
+Leaves out: reading files and the command line (``api``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import nn
+
+from syncyte.baselines.start import LinearStart, fit_start
+from syncyte.config import Config, Registry
+from syncyte.data.cells import Cells
+from syncyte.data.load import Loader
+from syncyte.data.sample import BlockSampler, storage_order
+from syncyte.data.split import Split
+from syncyte.errors import DataError
+from syncyte.modalities import Layout, Tokenizer, modalities
+from syncyte.models.assemble import CellSpec, describe_start, empty_model, fill_from_start
+from syncyte.models.cell import CellModel
+from syncyte.train.plan import EpochLoader, StageConfig
+
+
+class StartConfig(Config):
+    """The linear start: shared and private components, and how pairs are used (see ``fit_start``).
+
+    ``mode = "none"`` replaces it by random loadings of the same scale, for ablation only.
+    """
+
+    shared: int = 24
+    private: int = 50
+    mode: Literal["auto", "cross", "subspace", "separate", "none"] = "auto"
+
+
+class SizesConfig(Config):
+    """Sizes of the learned residual, see ``CellSizes``."""
+
+    hidden: int = 128
+    layers: int = 0
+    width: int = 64
+    heads: int = 4
+    mixer_layers: int = 1
+    dropout: float = 0.5
+    attention_dropout: float = 0.1
+
+
+class MaskingConfig(Config):
+    """Masked objectives: share of features hidden, and of cells that see one modality only; input augmentation."""
+
+    ratio: dict[str, float]
+    alone: float = 0.5
+    dropout: dict[str, float] = {}
+    thinning: dict[str, float] = {}
+
+
+class CellRecipe(Config):
+    """Everything that decides a cell model.
+
+    ``tokens`` are the most tokens a cell may have, ``groups`` the number of patches, ``slots`` > 0 the published slot
+    layout, by modality. ``gate`` shrinks the learned residual of each
+    target as far as held-out cells ask for.
+    """
+
+    name: str
+    preset: str
+    start: StartConfig = StartConfig()
+    sizes: SizesConfig = SizesConfig()
+    tokens: dict[str, int]
+    groups: dict[str, int] = {}
+    slots: dict[str, int] = {}
+    likelihood: dict[str, str]
+    masking: MaskingConfig
+    stages: dict[str, StageConfig]
+    gate: bool = True
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named recipe: its presets, its objectives, and how it adapts to the cells at hand."""
+
+    name: str
+    modalities: tuple[str, ...]
+    tasks: tuple[str, ...]
+    presets: Mapping[str, Callable[[], CellRecipe]]
+    objectives: Callable[[CellRecipe, tuple[str, ...]], dict[str, nn.Module]]
+    adapt: Callable[[CellRecipe, Cells], tuple[CellRecipe, list[str]]]
+    needs: Callable[[CellRecipe], dict[str, tuple[str, ...]]]
+
+
+recipes: Registry[Recipe] = Registry("recipe")
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A model about to be trained, with what its loaders need."""
+
+    config: CellRecipe
+    spec: CellSpec
+    model: CellModel
+    start: LinearStart
+    tokenizers: dict[str, Tokenizer]
+    vocabularies: dict[str, pd.DataFrame]
+    covariates: dict[str, NDArray[np.int64]]
+    batches: list[str]
+    split: Split
+
+
+def layouts_of(config: CellRecipe, vocabularies: Mapping[str, pd.DataFrame]) -> dict[str, Layout]:
+    """Tokens of each modality's vocabulary."""
+    return {
+        name: modalities[name].layout(
+            var, tokens=config.tokens[name], groups=config.groups.get(name, 0), slots=config.slots.get(name, 0)
+        )
+        for name, var in vocabularies.items()
+    }
+
+
+def assemble(config: CellRecipe, cells: Cells, split: Split, batch_key: str | None, seed: int) -> Assembled:
+    """Fit the start on training cells and build the model it fills."""
+    rows = _start_rows(cells, split, seed)
+    held = cells.take(rows)
+    counts = {name: held.counts(name) for name in cells.modalities}
+    present = {name: held.present(name) for name in cells.modalities}
+    for name, flags in present.items():
+        if not flags.any():
+            raise DataError(f"No training cell has the modality {name!r}. Choose other --validation batches.")
+    start = fit_start(
+        counts,
+        present,
+        {name: modalities[name].residual for name in cells.modalities},
+        shared=config.start.shared,
+        private=config.start.private,
+        mode="auto" if config.start.mode == "none" else config.start.mode,
+        seed=seed,
+    )
+    codes, names = batch_codes(cells, batch_key, split)
+    vocabularies = {name: cells.part(name).var for name in cells.modalities}
+    sizes = {**config.sizes.model_dump(), "batches": len(names) if len(names) > 1 else 0}
+    spec = describe_start(start, {name: config.likelihood[name] for name in cells.modalities}, **sizes)
+    layouts = layouts_of(config, vocabularies)
+    model = empty_model(spec, layouts)
+    fill_from_start(model, start)
+    if config.start.mode == "none":
+        forget_start(model, seed)
+    tokenizers = {
+        name: Tokenizer(layouts[name], start.encoders[name].residual.share.astype(np.float32))
+        for name in cells.modalities
+    }
+    return Assembled(config, spec, model, start, tokenizers, vocabularies, {"batch": codes}, names, split)
+
+
+def forget_start(model: CellModel, seed: int) -> None:
+    """Replace loadings and decoders by random ones of the same scale (ablation of the start); biases stay."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name in model.names:
+            for parameter in (model.paths[name].table, model.heads[name].weight):
+                scale = parameter.std()
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+
+
+def _start_rows(cells: Cells, split: Split, seed: int, most: int = 50_000) -> NDArray[np.int64]:
+    """Training cells the start is fitted on: all, or a fixed number so that memory does not grow with the data."""
+    if len(split.train) <= most:
+        return split.train
+    return np.sort(np.random.default_rng(seed).choice(split.train, most, replace=False))
+
+
+def batch_codes(cells: Cells, key: str | None, split: Split) -> tuple[NDArray[np.int64], list[str]]:
+    """Codes of technical batches seen in training; -1 for others."""
+    if key is None:
+        return np.full(len(cells), -1, dtype=np.int64), []
+    column = cells.column(key)
+    text = column.astype(str).where(column.notna(), "")
+    names = sorted({name for name in text.iloc[split.train] if name})
+    return pd.Index(names).get_indexer(text).astype(np.int64), names
+
+
+def loader_maker(
+    built: Assembled, cells: Cells, needs: Mapping[str, tuple[str, ...]], seed: int
+) -> Callable[[StageConfig, Literal["train", "validation"], int, int], EpochLoader | None]:
+    """Minibatches of a stage: the cells that have every modality the stage needs."""
+    order = [part.index for part in cells.parts.values()]
+
+    def make(
+        stage: StageConfig, split: Literal["train", "validation"], rank: int, world: int
+    ) -> EpochLoader | None:
+        rows = built.split.train if split == "train" else built.split.validation
+        for name in needs[stage.name]:
+            rows = rows[cells.present(name)[rows]]
+        if len(rows) == 0:
+            return None
+        training = split == "train"
+        sampler = BlockSampler(
+            storage_order(order, rows),
+            stage.batch_size if training else 256,
+            block=1 if len(rows) <= 200_000 else 64,
+            fetch=64 * stage.accumulate,
+            seed=seed,
+            shuffle=training,
+            drop_last=training and len(rows) >= stage.batch_size,
+            rank=rank,
+            world=world,
+        )
+        return Loader(cells, built.tokenizers, sampler, built.covariates)
+
+    return make

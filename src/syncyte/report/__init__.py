@@ -1,0 +1,1 @@
+"""Reports: one HTML page that needs nothing else, and a JSON twin with every number."""

@@ -1,0 +1,135 @@
+"""A trained cell model with its vocabularies, ready for tasks.
+
+Cells of any file are first put into the model's feature space by name; what was found is in their report.
+Leaves out: training (``recipes``), writing results (``tasks.write``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from syncyte.data.cells import Cells
+from syncyte.data.load import predict_batches
+from syncyte.errors import CapabilityError, DataError
+from syncyte.modalities import Tokenizer, modalities
+from syncyte.models.assemble import CellSpec, empty_model
+from syncyte.models.cell import CellModel
+from syncyte.train.checkpoint import Checkpoint, load_checkpoint, load_weights
+from syncyte.train.distributed import resolve_device
+from syncyte.types import Batch
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model and all it needs.
+
+    Attributes
+    ----------
+    path
+        RUN folder.
+    recipe
+        Configuration and facts of its training.
+    model
+        The cell model, in evaluation mode on ``device``.
+    vocabularies
+        Features of each modality.
+    tokenizers
+        Counts to tokens, by modality.
+    device
+        Where it computes.
+    card, metrics
+        Summary and numbers of the training.
+    """
+
+    path: Path
+    recipe: dict[str, Any]
+    model: CellModel
+    vocabularies: dict[str, pd.DataFrame]
+    tokenizers: dict[str, Tokenizer]
+    device: torch.device
+    card: dict[str, Any]
+    metrics: dict[str, Any]
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities the model knows."""
+        return self.model.names
+
+    def need(self, modality: str) -> None:
+        """Refuse a modality the model does not know."""
+        if modality not in self.modalities:
+            raise CapabilityError(
+                f"The run {self.path} was trained on {' and '.join(self.modalities)} and knows no {modality!r}. "
+                f"Train on cells that have {modality!r}, or ask for one of these."
+            )
+
+    def align(self, cells: Cells, only: tuple[str, ...] | None = None) -> Cells:
+        """Cells in the model's feature space, modalities it does not know (or that are not asked for) gone."""
+        wanted = [name for name in (only or self.modalities) if name in cells.modalities]
+        if not wanted:
+            found = ", ".join(cells.modalities) or "none"
+            raise DataError(
+                f"The run {self.path} reads {' and '.join(only or self.modalities)}; the cells have {found}. "
+                "Give cells that hold one of these, or name what a plain .h5ad holds with --modality."
+            )
+        aligned = cells.only(wanted)
+        for name in wanted:
+            aligned = aligned.align(name, self.vocabularies[name].index)
+        return aligned
+
+    def batches(self, cells: Cells, batch_size: int | None = None) -> Iterator[Batch]:
+        """Minibatches of aligned cells, in their order, on the model's device."""
+        for batch in predict_batches(cells, self.tokenizers, batch_size or 512):
+            yield batch.to(self.device)
+
+    def provenance(self, cells: Cells, **settings: Any) -> dict[str, Any]:
+        """What a result should say about where it comes from."""
+        import datetime
+        from importlib.metadata import version
+
+        return {
+            "recipe": self.recipe["config"]["name"],
+            "preset": self.recipe["config"]["preset"],
+            "run": str(self.path),
+            "run_fingerprint": self.recipe.get("fingerprint", ""),
+            "syncyte": version("syncyte"),
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "settings": settings,
+            "coverage": cells.report,
+        }
+
+
+def load_trained(run: str | Path, device: str = "auto") -> Trained:
+    """Load a finished run; every file is checked and nothing in it is executed."""
+    kind, index = resolve_device(device)
+    place = torch.device(kind, index) if kind == "cuda" else torch.device(kind)
+    return from_checkpoint(load_checkpoint(run), place)
+
+
+def from_checkpoint(checkpoint: Checkpoint, device: torch.device) -> Trained:
+    """Build the model that a checkpoint describes and fill it, strictly."""
+    recipe = checkpoint.recipe
+    spec = CellSpec.parse(recipe["spec"])
+    config = recipe["config"]
+    vocabularies = {name: checkpoint.vocabularies[name] for name in spec.modalities}
+    layouts = {
+        name: modalities[name].layout(
+            var, tokens=config["tokens"][name], groups=config["groups"].get(name, 0), slots=config["slots"].get(name, 0)
+        )
+        for name, var in vocabularies.items()
+    }
+    model = empty_model(spec, layouts)
+    load_weights(model, checkpoint.weights, checkpoint.path)
+    model.to(device).eval()
+    shares = {name: model.paths[name].share.cpu().numpy().astype(np.float32) for name in vocabularies}
+    tokenizers = {name: Tokenizer(layouts[name], shares[name]) for name in vocabularies}
+    return Trained(
+        checkpoint.path, recipe, model, vocabularies, tokenizers, device, checkpoint.card, checkpoint.metrics
+    )

@@ -1,0 +1,232 @@
+"""Every command hands its options to the verb of its name, unchanged and under the verb's own names."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import syncyte
+from syncyte.cli import app
+
+COMMON = {
+    "modality": None,
+    "genome": None,
+    "layer": None,
+    "force": False,
+    "device": "auto",
+    "seed": 0,
+    "quiet": False,
+}
+TASK = {**COMMON, "batch_size": None}
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict]]:
+    """Stand-ins for the verbs that write down how they were called."""
+    made: list[tuple[str, dict]] = []
+    api = ModuleType("syncyte.api")
+
+    def verb(name: str):
+        def record(*arguments, **keywords):
+            made.append((name, {**dict(enumerate(arguments)), **keywords}))
+            return {"text": "3 cells", "cells": 3}
+
+        return record
+
+    for name in ("train", "embed", "integrate", "annotate", "translate", "evaluate"):
+        setattr(api, name, verb(name))
+    for name in ("inspect_data", "write_store", "convert"):
+        setattr(api, name, verb(name))
+    monkeypatch.setitem(sys.modules, "syncyte.api", api)
+    monkeypatch.setitem(vars(syncyte), "api", api)
+    monkeypatch.setitem(vars(syncyte), "demo", verb("demo"))
+    return made
+
+
+def run(*words: str) -> str:
+    """Output of a command that must succeed."""
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_train_with_everything(calls):
+    words = (
+        "train clm_x A.h5mu B.h5mu --out RUN --preset lite --batch-key batch --label-key cell_type --validation 09A "
+        "--validation 09B --set a.b=c --set d=1 --resume --device cpu --seed 7 --quiet --genome hg38 --force"
+    )
+    assert run(*words.split()) == ""
+    assert calls == [
+        (
+            "train",
+            {
+                **COMMON,
+                "recipe": "clm_x",
+                "data": [Path("A.h5mu"), Path("B.h5mu")],
+                "out": Path("RUN"),
+                "preset": "lite",
+                "batch_key": "batch",
+                "label_key": "cell_type",
+                "validation": ["09A", "09B"],
+                "settings": ("a.b=c", "d=1"),
+                "resume": True,
+                "overwrite": False,
+                "device": "cpu",
+                "seed": 7,
+                "quiet": True,
+                "genome": Path("hg38"),
+                "force": True,
+            },
+        )
+    ]
+
+
+def test_train_with_the_least(calls):
+    out = run("train", "clm_x", "A.h5mu", "--out", "RUN")
+    assert out.splitlines() == ["Wrote RUN", "Next: syncyte embed RUN DATA --out OUT.h5mu"]
+    (_, given) = calls[0]
+    assert given["data"] == Path("A.h5mu")
+    assert (given["preset"], given["validation"], given["settings"]) == ("small", None, ())
+    assert (given["batch_key"], given["label_key"], given["resume"]) == (None, None, False)
+
+
+TASKS = {
+    "embed RUN D.h5mu --out O.h5mu": {"run": Path("RUN"), "data": Path("D.h5mu"), "key_added": None},
+    "integrate RUN D.h5mu --batch-key batch --out O.h5mu": {
+        "run": Path("RUN"),
+        "data": Path("D.h5mu"),
+        "batch_key": "batch",
+        "key_added": None,
+    },
+    "annotate RUN Q.h5mu --reference R.h5mu --label-key cell_type --out O.h5mu": {
+        "run": Path("RUN"),
+        "query": Path("Q.h5mu"),
+        "reference": Path("R.h5mu"),
+        "label_key": "cell_type",
+        "method": "auto",
+        "threshold": None,
+        "batch_key": None,
+        "key_added": None,
+    },
+    "translate RUN D.h5mu --from rna --to atac --out O.h5mu": {
+        "run": Path("RUN"),
+        "data": Path("D.h5mu"),
+        "source": "rna",
+        "target": "atac",
+        "features": None,
+        "min_prob": None,
+        "key_added": None,
+    },
+    "evaluate RUN D.h5mu --reference R.h5mu --out O.h5mu": {
+        "run": Path("RUN"),
+        "data": Path("D.h5mu"),
+        "reference": Path("R.h5mu"),
+        "batch_key": None,
+        "label_key": None,
+    },
+}
+
+
+@pytest.mark.parametrize("line", TASKS)
+def test_tasks(line: str, calls):
+    assert "O.h5mu" in run(*line.split())
+    assert calls == [(line.split()[0], {**TASK, **TASKS[line], "out": Path("O.h5mu")})]
+
+
+def test_options_of_translate_and_annotate(calls):
+    lines = (
+        "translate RUN D.h5mu --from atac --to rna --out P.h5ad --features F.txt --min-prob 0.05",
+        "annotate RUN Q.h5mu --reference A --reference B --label-key t --method lora --threshold 0.7 --out O",
+    )
+    for line in lines:
+        run(*line.split())
+    (_, translated), (_, annotated) = calls
+    assert (translated["features"], translated["min_prob"]) == (Path("F.txt"), 0.05)
+    assert (annotated["method"], annotated["threshold"]) == ("lora", 0.7)
+    assert annotated["reference"] == [Path("A"), Path("B")]
+
+
+def test_data_commands(calls):
+    assert run("data", "inspect", "A.h5mu") == "3 cells\n"
+    assert '"cells": 3' in run("data", "inspect", "A.h5mu", "B.h5ad", "--json")
+    run("data", "store", "A.h5mu", "--out", "S", "--shard-cells", "100", "--seed", "3", "--overwrite")
+    run("data", "convert", "A.h5", "--out", "A.h5ad", "--quiet")
+    reading = {name: COMMON[name] for name in ("modality", "genome", "layer", "force", "quiet")}
+    one = {"data": Path("A.h5mu"), "out": Path("S"), **reading}
+    assert calls == [
+        ("inspect_data", {"data": Path("A.h5mu"), **reading}),
+        ("inspect_data", {"data": [Path("A.h5mu"), Path("B.h5ad")], **reading}),
+        ("write_store", {**one, "shard_cells": 100, "seed": 3, "overwrite": True}),
+        ("convert", {"data": Path("A.h5"), "out": Path("A.h5ad"), **reading, "quiet": True}),
+    ]
+
+
+def test_demo(calls):
+    run("demo")
+    run("demo", "--data", "A.h5mu", "--out", "mine", "--seed", "2", "--device", "cpu", "--quiet")
+    assert calls == [
+        ("demo", {0: None, "out": Path("demo"), "seed": 0, "device": "auto", "quiet": False}),
+        ("demo", {0: Path("A.h5mu"), "out": Path("mine"), "seed": 2, "device": "cpu", "quiet": True}),
+    ]
+
+
+def every_command() -> dict[str, object]:
+    """Callback of every command by its full name."""
+    found = {command.name: command.callback for command in app.registered_commands}
+    for group in app.registered_groups:
+        found |= {
+            f"{group.name} {command.name}": command.callback for command in group.typer_instance.registered_commands
+        }
+    return found
+
+
+@pytest.mark.parametrize("name", every_command())
+def test_every_command_takes_the_common_options_and_shows_an_example(name: str):
+    parameters = inspect.signature(every_command()[name]).parameters
+    assert {"quiet", "seed", "device"} <= set(parameters)
+    text = run(*name.split(), "--help")
+    assert f"Examples:\n    syncyte {name}" in text.replace("\n\n  Examples", "\nExamples")
+    assert "\b" not in text
+
+
+def test_the_signatures_are_those_of_the_verbs():
+    """The command line and Python bear the same names and defaults."""
+    from syncyte import api
+
+    for name in ("train", "embed", "integrate", "annotate", "translate", "evaluate"):
+        verb = inspect.signature(getattr(api, name)).parameters
+        command = inspect.signature(every_command()[name]).parameters
+        assert set(command) <= set(verb), name
+        for key, parameter in command.items():
+            if parameter.default is not inspect.Parameter.empty and key not in ("settings", "out"):
+                assert verb[key].default == parameter.default, f"{name} {key}"
+
+
+def test_documented_command_lines_are_valid(calls, monkeypatch):
+    """Every command line in the README and the documentation is accepted as it stands."""
+    root = Path(__file__).resolve().parents[2]
+    monkeypatch.setattr("syncyte.cli.doctor.examine_torch", lambda: {"error": "not asked here"})
+    checked = 0
+    for path in (root / "README.md", *sorted((root / "docs").rglob("*.md"))):
+        blocks = "\n".join(re.findall(r"^```console\n(.*?)^```", path.read_text(), re.M | re.S))
+        for line in re.findall(r"^syncyte (.+)$", blocks, re.M):
+            words = shlex.split(line, comments=True)
+            if words[0] in ("reference", "doctor"):
+                words.append("--help")
+            done = CliRunner().invoke(app, words)
+            assert done.exit_code == 0, f"{path.name}: syncyte {line}\n{done.output}"
+            checked += 1
+    assert checked > 10
+
+
+def test_app_is_plain_text():
+    assert isinstance(app, typer.Typer)
+    assert app.pretty_exceptions_enable is False

@@ -1,0 +1,71 @@
+"""What every test stands on: one thread a process, no network, real data by name where there are any."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Before numpy, torch or numba are imported anywhere: two workers on two cores must not fight over them.
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[name] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+
+ROOT = Path(__file__).resolve().parent.parent
+
+settings.register_profile("house", deadline=None, derandomize=True, database=None, max_examples=50)
+settings.load_profile("house")
+
+
+@pytest.fixture(scope="session")
+def real() -> Callable[[str], Path]:
+    """Path of a real data file, or a skip that names it: ``real("pbmc3k/rna.h5ad")``."""
+    folder = Path(os.environ.get("SYNCYTE_TEST_DATA", ROOT / "../shared/data"))
+
+    def find(path: str) -> Path:
+        target = folder / path
+        if not target.exists():
+            pytest.skip(f"real data {path} is not here (set SYNCYTE_TEST_DATA to the folder that holds it)")
+        return target.resolve()
+
+    return find
+
+
+def _is_local(host: object) -> bool:
+    if host in ("", "localhost", None):
+        return True
+    try:
+        address = ipaddress.ip_address(str(host).partition("%")[0])
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test speak to another machine: connecting, and looking up names, fails except on this one."""
+
+    def guard(call: Callable, host_of: Callable) -> Callable:
+        def guarded(*arguments, **keywords):
+            host = host_of(arguments)
+            if not _is_local(host):
+                raise PermissionError(f"tests may not use the network (wanted {host!r})")
+            return call(*arguments, **keywords)
+
+        return guarded
+
+    def address(arguments: tuple) -> object:
+        sock, target = arguments[:2]
+        return None if sock.family == getattr(socket, "AF_UNIX", None) else target[0]
+
+    monkeypatch.setattr(socket.socket, "connect", guard(socket.socket.connect, address))
+    monkeypatch.setattr(socket.socket, "connect_ex", guard(socket.socket.connect_ex, address))
+    own = socket.gethostname()
+    monkeypatch.setattr(
+        socket, "getaddrinfo", guard(socket.getaddrinfo, lambda given: None if given[0] == own else given[0])
+    )

@@ -1,0 +1,162 @@
+"""Several processes: same order, same predictions, same gradients; and the choice of device and precision."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.train.toy import ToyLoader, ToyModel, curves, toy_batch, toy_fit, toy_objectives, toy_stages, toy_table
+from torch import nn
+
+from syncyte.errors import CheckpointError, ConfigError, DataError
+from syncyte.train import distributed
+from syncyte.train.distributed import Alone, choose_precision, predict, resolve_device, start_worker
+from syncyte.train.folder import prepare_run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def compute(model, batch):
+    x, _ = toy_table()
+    return {"y": model(x[batch.rows]), "half": x[batch.rows].to(torch.bfloat16)}
+
+
+def predicted(worker):
+    # an odd number of cells, in strides: the shares are unequal and out of order
+    return predict(
+        ToyModel(), lambda rank, world: ToyLoader(np.arange(95), 7, False, rank, world).epoch(0), compute, worker
+    )
+
+
+def plain_stages():
+    return toy_stages(batch_size=8, trainable=["*"], lr_factors={}, clip=0.5)
+
+
+def run_here(folder: Path, batch_size: int, worker=None):
+    stages = [stage.model_copy(update={"batch_size": batch_size}) for stage in plain_stages()]
+    return toy_fit(
+        folder, stages=stages, model=ToyModel(dropout=0), objectives=toy_objectives(0.0), worker=worker, device="cpu"
+    )
+
+
+def main(folder: Path) -> None:
+    """One of two processes, started by torchrun."""
+    worker = start_worker("cpu")
+    outcome = predicted(worker)
+    with prepare_run(folder / "RUN", worker=worker):
+        report, model = run_here(folder / "RUN", 8, worker)
+    again, resumed = toy_fit(
+        folder / "RUN",
+        stages=plain_stages(),
+        model=ToyModel(dropout=0),
+        objectives=toy_objectives(0.0),
+        worker=worker,
+        resume=True,
+    )
+    facts = {"rank": worker.rank, "world": worker.world, "nothing": outcome is None, "steps": report.stages[0].steps}
+    try:
+        prepare_run(folder / "RUN", worker=worker)
+    except CheckpointError as error:
+        facts["refused"] = str(error)
+    facts["resumed"] = again.resumed and torch.equal(resumed.head.weight, model.head.weight)
+    (folder / f"facts-{worker.rank}.json").write_text(json.dumps(facts))
+    torch.save(model.state_dict(), folder / f"weights-{worker.rank}.pt")
+    if outcome is not None:
+        np.savez(folder / "predicted.npz", rows=outcome[0], **outcome[1])
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, __file__, str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    facts = [json.loads((tmp_path / f"facts-{rank}.json").read_text()) for rank in range(2)]
+    assert [item["nothing"] for item in facts] == [False, True]
+    assert all(item["world"] == 2 and item["resumed"] for item in facts)
+    assert all("Add --resume" in item["refused"] for item in facts)
+
+    rows, arrays = predicted(Alone())
+    with np.load(tmp_path / "predicted.npz") as other:
+        np.testing.assert_array_equal(other["rows"], rows)
+        np.testing.assert_array_equal(other["y"], arrays["y"])
+        np.testing.assert_array_equal(other["half"], arrays["half"])
+
+    _, model = run_here(tmp_path / "one", 16)
+    weights = [torch.load(tmp_path / f"weights-{rank}.pt", weights_only=True) for rank in range(2)]
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(weights[0][name], weights[1][name])
+        torch.testing.assert_close(weights[0][name], tensor, rtol=1e-3, atol=1e-5)
+    lines = [line.split(",") for line in curves(tmp_path / "RUN")]
+    alone = [line.split(",") for line in curves(tmp_path / "one")]
+    assert [line[:5] for line in lines] == [line[:5] for line in alone]
+    values, expected = ([float(line[5]) for line in part[1:]] for part in (lines, alone))
+    assert values == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+def test_prediction_order_is_that_of_the_rows():
+    shuffled = ToyLoader(np.arange(95), 7, True)
+    rows, arrays = predict(ToyModel(), lambda rank, world: shuffled.epoch(3), compute, Alone())
+    np.testing.assert_array_equal(rows, np.arange(95))
+    expected = compute(ToyModel().eval(), toy_batch(np.arange(95)))
+    np.testing.assert_allclose(arrays["y"], expected["y"].detach(), rtol=1e-5, atol=1e-6)
+    assert arrays["half"].dtype == np.float32
+
+
+def test_cells_given_twice_count_once():
+    batches = [toy_batch(np.array([4, 2])), toy_batch(np.array([2, 9]))]
+    rows, arrays = predict(ToyModel(), lambda rank, world: batches, compute, Alone())
+    assert rows.tolist() == [2, 4, 9] and arrays["y"].shape == (3, 3)
+
+
+def test_a_wrong_number_of_predictions_is_an_error():
+    with pytest.raises(DataError, match="'y' has 1 rows for a minibatch of 2 cells"):
+        predict(ToyModel(), lambda rank, world: [toy_batch(np.arange(2))], lambda *_: {"y": torch.ones(1)}, Alone())
+
+
+def test_devices(monkeypatch):
+    assert resolve_device("cpu") == ("cpu", 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [resolve_device(name) for name in ("auto", "gpu", "cuda:1")] == [("cuda", 0), ("cuda", 0), ("cuda", 1)]
+    with pytest.raises(ConfigError, match=r"'cuda:2' was asked for, but torch sees 2"):
+        resolve_device("cuda:2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert resolve_device() == ("cpu", 0)
+    for name in ("cuda", "tpu", "cpu:x"):
+        with pytest.raises(ConfigError):
+            resolve_device(name)
+
+
+def test_a_plain_cpu_process_needs_no_lightning():
+    script = (
+        "import sys, pathlib, tempfile\nfrom tests.train.toy import toy_fit, toy_stages\n"
+        "toy_fit(pathlib.Path(tempfile.mkdtemp()), stages=toy_stages(epochs=0.2))\n"
+        "assert 'lightning' not in sys.modules and 'pytorch_lightning' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=120)
+
+
+def test_precision_is_measured_where_it_can_matter(monkeypatch):
+    narrow, wide = nn.Linear(64, 4000), nn.Linear(512, 300)
+    monkeypatch.setattr(distributed, "bf16_gain", lambda device, width: 2.0 if width == 256 else 0.5)
+    assert choose_precision("auto", narrow, Alone()) == "32"
+    assert choose_precision("auto", wide, Alone()) == "bf16"
+    assert choose_precision("auto", nn.Linear(512, 512), Alone()) == "32"
+    assert choose_precision("32", wide, Alone()) == "32" and choose_precision("bf16", narrow, Alone()) == "bf16"
+
+
+def test_the_measurement_gives_a_ratio_and_is_made_once():
+    gain = distributed.bf16_gain("cpu", 64)
+    assert 0 < gain < 1000 and distributed.bf16_gain("cpu", 64) == gain
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
