@@ -11,8 +11,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers only
-    from syncyte.api import annotate, demo, embed, evaluate, integrate, load, read, train, translate
+    from syncyte.api import annotate, embed, evaluate, integrate, load, read, train, translate
     from syncyte.recipes.simulate import simulate
+    from syncyte.walkthrough import demo
 
 _VERBS = {
     "read": ("syncyte.api", "read"),
@@ -23,7 +24,7 @@ _VERBS = {
     "annotate": ("syncyte.api", "annotate"),
     "translate": ("syncyte.api", "translate"),
     "evaluate": ("syncyte.api", "evaluate"),
-    "demo": ("syncyte.recipes.demo", "demo"),
+    "demo": ("syncyte.walkthrough", "demo"),
     "simulate": ("syncyte.recipes.simulate", "simulate"),
 }
 

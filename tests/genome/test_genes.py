@@ -138,3 +138,14 @@ def test_real_blood_against_a_real_annotation(real, tmp_path):
         import mudata
 
         map_genes(mudata.read_h5mu(real("snareseq_mouse_cortex/cortex.h5mu"))["rna"].var_names, reference)
+
+
+def test_the_embedded_names_are_sound(real):
+    from importlib.resources import files
+
+    lines = (files("syncyte.genome") / "aliases.tsv").read_text(encoding="utf-8").splitlines()
+    table = pd.DataFrame([line.split("\t") for line in lines[2:]], columns=["current", "alias"])
+    alias = table["alias"].str.split("|").explode().str.upper()
+    assert lines[0].startswith("#") and table["current"].is_unique and alias.is_unique
+    known = set(pd.read_csv(real("reference/annotables_grch38.csv.gz"), usecols=["symbol"])["symbol"].dropna())
+    assert set(table["current"]) <= known and not known & set(alias)

@@ -10,6 +10,7 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tests.train.toy import ToyLoader, ToyModel, curves, make_toy_loader, toy_fit, toy_objectives, toy_stages
@@ -20,19 +21,31 @@ from syncyte.train import state
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes")
 
 
-def slow_loader(stage, split, rank, world):
-    loader = make_toy_loader(stage, split, rank, world)
-    return ToyLoader(loader.rows, loader.size, loader.shuffle, wait=0.004)
+def train(run: Path, resume: bool, save_every: float, wait: float) -> None:
+    """Fit with a pause before each minibatch; says so in a file where it was asked to stop."""
+
+    def loader(stage, split, rank, world):
+        plain = make_toy_loader(stage, split, rank, world)
+        return ToyLoader(plain.rows, plain.size, plain.shuffle, wait=wait)
+
+    try:
+        toy_fit(run, resume=resume, make_loader=loader, save_every_seconds=save_every)
+    except KeyboardInterrupt as stop:
+        (run / "said").write_text(str(stop))
 
 
-def train(run: Path, resume: bool, save_every: float) -> None:
-    toy_fit(run, resume=resume, make_loader=slow_loader, save_every_seconds=save_every)
-
-
-def start(run: Path, resume: bool = False, save_every: float = 0.0) -> multiprocessing.process.BaseProcess:
-    process = multiprocessing.get_context("fork").Process(target=train, args=(run, resume, save_every))
+def start(run: Path, resume: bool = False, save_every: float = 0.0, wait: float = 0.01):
+    process = multiprocessing.get_context("fork").Process(target=train, args=(run, resume, save_every, wait))
     process.start()
     return process
+
+
+def steps_saved(run: Path) -> int:
+    path = run / "state/state.json"
+    if not path.exists():
+        return 0
+    place = json.loads(path.read_text())["place"]
+    return place["offset"] + place["step"]
 
 
 @pytest.fixture(scope="module")
@@ -57,29 +70,24 @@ def same(run: Path, undisturbed) -> None:
         )
 
 
-@pytest.mark.parametrize("seconds", [0.02, 0.15, 0.4])
-def test_killed_again_and_again(tmp_path, undisturbed, seconds):
-    """Each process lives a little longer than it took to begin, then dies without a chance to tidy up."""
-    kills = 0
-    while True:
-        before = (tmp_path / "state/state.json").stat().st_mtime_ns if (tmp_path / "state/state.json").exists() else 0
+@pytest.mark.parametrize("steps", [1, 3, 9])
+def test_killed_again_and_again(tmp_path, undisturbed, steps):
+    """Each process gets some steps further and dies, at some point of a step, without a chance to tidy up."""
+    moments = np.random.default_rng(steps)
+    deaths = 0
+    for _ in range(5):
+        goal = steps_saved(tmp_path) + steps
         process = start(tmp_path, resume=True)
-        deadline = time.monotonic() + 30
-        while process.is_alive() and time.monotonic() < deadline:
-            path = tmp_path / "state/state.json"
-            if path.exists() and path.stat().st_mtime_ns != before:
-                break
+        while process.is_alive() and steps_saved(tmp_path) < goal:
             time.sleep(0.002)
-        process.join(seconds)
-        if not process.is_alive():
-            assert process.exitcode == 0
-            break
+        process.join(moments.uniform(0, 0.02))
+        died = process.is_alive()
         process.kill()
         process.join()
-        kills += 1
-        if kills == 6:
+        if not died:
             break
-    assert kills >= 2
+        deaths += 1
+    assert deaths >= 1
     same(tmp_path, undisturbed)
 
 
@@ -140,20 +148,12 @@ def test_every_moment_of_saving(tmp_path, undisturbed, monkeypatch):
         same(run, undisturbed)
 
 
-def train_until_stopped(run: Path) -> None:
-    try:
-        train(run, False, 1e9)
-    except KeyboardInterrupt as stop:
-        (run / "said").write_text(str(stop))
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_save_and_say_how_to_go_on(tmp_path, undisturbed, number):
-    process = multiprocessing.get_context("fork").Process(target=train_until_stopped, args=(tmp_path,))
-    process.start()
+    process = start(tmp_path, save_every=1e9, wait=0.1)
     while process.is_alive() and not (tmp_path / "tensorboard").exists():
         time.sleep(0.002)  # the curves begin with the first step
-    process.join(0.02)
+    process.join(0.05)
     os.kill(process.pid, number)
     process.join(60)
     said = (tmp_path / "said").read_text()

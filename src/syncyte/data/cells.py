@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,6 +59,12 @@ class MappedRows:
     target: NDArray[np.int64]
     width: int
 
+    @cached_property
+    def distinct(self) -> bool:
+        """Whether no two columns go to one place, so nothing has to be summed."""
+        used = self.target[self.target >= 0]
+        return len(np.unique(used)) == len(used)
+
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
@@ -68,6 +75,11 @@ class MappedRows:
         block = self.rows.read(rows)
         columns = self.target[block.indices]
         keep = columns >= 0
+        if self.distinct:
+            kept = np.concatenate([[0], np.cumsum(keep)])[block.indptr]
+            mapped = sp.csr_matrix((block.data[keep], columns[keep], kept), shape=(block.shape[0], self.width))
+            mapped.sort_indices()
+            return mapped
         owner = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))[keep]
         mapped = sp.coo_matrix((block.data[keep], (owner, columns[keep])), shape=(block.shape[0], self.width)).tocsr()
         mapped.sum_duplicates()
@@ -222,7 +234,7 @@ class Cells:
             raise DataError(
                 f"None of the {len(part.features):,} {modality} features is among the {len(features):,} that the model knows "
                 f"(data: {', '.join(map(str, part.features[:3]))} ...; model: {', '.join(map(str, features[:3]))} ...). "
-                "Check species, gene name type and genome build, or give --reference to map the names."
+                "Check species, gene name type and genome build, or give --genome to map the names."
             )
         mapped = MappedRows(part.rows, target, len(features))
         return replace(self, parts={**self.parts, modality: replace(part, rows=mapped, var=var)}, report=report)

@@ -110,7 +110,7 @@ def _basis(codes: NDArray[np.int64], depth: NDArray[np.float64] | None = None) -
 
 
 def _bases(types: ArrayLike | None, depth: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """What each kind of correlation is taken given, by name."""
+    """Make the basis that each kind of correlation is taken given, by name."""
     one = np.zeros(len(depth), dtype=np.int64)
     bases = {"r": _basis(one), "r_given_depth": _basis(one, depth)}
     if types is not None:

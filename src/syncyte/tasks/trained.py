@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from syncyte.data.cells import Cells
 from syncyte.data.load import predict_batches
@@ -42,6 +43,8 @@ class Trained:
         Features of each modality.
     tokenizers
         Counts to tokens, by modality.
+    strength
+        ``(k,)`` singular value of each latent axis over the first.
     device
         Where it computes.
     card, metrics
@@ -53,6 +56,7 @@ class Trained:
     model: CellModel
     vocabularies: dict[str, pd.DataFrame]
     tokenizers: dict[str, Tokenizer]
+    strength: NDArray[np.float32]
     device: torch.device
     card: dict[str, Any]
     metrics: dict[str, Any]
@@ -130,6 +134,7 @@ def from_checkpoint(checkpoint: Checkpoint, device: torch.device) -> Trained:
     model.to(device).eval()
     shares = {name: model.paths[name].share.cpu().numpy().astype(np.float32) for name in vocabularies}
     tokenizers = {name: Tokenizer(layouts[name], shares[name]) for name in vocabularies}
+    strength = checkpoint.preprocessing[f"{model.names[0]}.strength"][: spec.components]
     return Trained(
-        checkpoint.path, recipe, model, vocabularies, tokenizers, device, checkpoint.card, checkpoint.metrics
+        checkpoint.path, recipe, model, vocabularies, tokenizers, strength, device, checkpoint.card, checkpoint.metrics
     )

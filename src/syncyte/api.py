@@ -1,0 +1,422 @@
+"""The public verbs: files or objects in, results out. The command line calls exactly these.
+
+Every verb takes a path, a list of paths, an AnnData, a MuData or opened cells, and never changes what it was given. With
+``out`` the user's data are written there with the result added; the result comes back in any case.
+Leaves out: all science (tasks, recipes) and all formatting (report, cli).
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from syncyte.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+    from syncyte.data.cells import Cells
+    from syncyte.tasks.result import Evaluation, Result
+    from syncyte.tasks.trained import Trained
+
+
+def _cells(
+    data: Any,
+    modality: str | None = None,
+    genome: str | Path | None = None,
+    layer: str | None = None,
+    force: bool = False,
+) -> Cells:
+    from syncyte.data.read import open_cells
+    from syncyte.modalities import all_schemas
+
+    return open_cells(data, schemas=all_schemas(), modality=modality, reference=genome, layer=layer, force=force)
+
+
+def _trained(run: Any, device: str) -> Trained:
+    from syncyte.tasks.trained import Trained, load_trained
+
+    return run if isinstance(run, Trained) else load_trained(run, device)
+
+
+def _deliver(result: Result, data: Any, cells: Cells, out: Any, key_added: str | None) -> Result:
+    """Write the user's data with the result added, where ``out`` says so."""
+    from syncyte.tasks.write import write_result_file
+
+    if out is not None:
+        several = isinstance(data, list | tuple)
+        write_result_file(result, cells if several else data, Path(out), cells=cells, key_added=key_added)
+    return result
+
+
+def read(
+    source: Any,
+    *,
+    modality: str | None = None,
+    genome: str | Path | None = None,
+    layer: str | None = None,
+    force: bool = False,
+) -> MuData:
+    """Read cells into a new MuData of raw counts under canonical modality and feature names.
+
+    Parameters
+    ----------
+    source
+        ``.h5ad``, ``.h5mu``, ``.zarr``, 10x ``.h5``, mtx folder, store; a list of these; AnnData; MuData.
+    modality
+        What a plain table holds, where its features do not say it (``rna``, ``atac``).
+    genome
+        Reference folder that maps gene names and regions (``syncyte reference build``).
+    layer
+        Where the raw counts are, if they should not be looked for.
+    force
+        Go on although regions look like those of another genome build.
+
+    Raises
+    ------
+    DataError, GenomeError
+        Saying what was found, what was expected and what to do.
+    """
+    from syncyte.data.read import read as read_source
+    from syncyte.modalities import all_schemas
+
+    return read_source(
+        source, schemas=all_schemas(), modality=modality, reference=genome, layer=layer, force=force
+    )
+
+
+def train(
+    recipe: str,
+    data: Any,
+    *,
+    out: str | Path,
+    preset: str = "small",
+    batch_key: str | None = None,
+    label_key: str | None = None,
+    validation: str | Sequence[str] | None = None,
+    settings: Sequence[str] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    seed: int = 0,
+    quiet: bool = False,
+    modality: str | None = None,
+    genome: str | Path | None = None,
+    layer: str | None = None,
+    force: bool = False,
+) -> Trained:
+    """Train a recipe on cells and write a RUN folder.
+
+    Parameters
+    ----------
+    recipe
+        Name of a recipe (``clm_x``).
+    data
+        Training cells, see ``read``; cells may lack any modality.
+    out
+        RUN folder. An existing one is an error without ``resume`` or ``overwrite``.
+    preset
+        ``tiny``, ``lite``, ``small``, ``base`` or ``paper``.
+    batch_key, label_key
+        Columns of ``obs``: technical batch (one is held out for early stopping), cell type (checked, kept in the card).
+    validation
+        Technical batches to hold out instead.
+    settings
+        Changes of single settings, ``"stages.rna.epochs=5"``.
+
+    Returns
+    -------
+    Trained
+        The finished model, as ``load`` would give it.
+    """
+    import syncyte.recipes  # noqa: F401 - registers the recipes
+    from syncyte.recipes.train import configure, train_recipe
+
+    config = configure(recipe, preset, settings)
+    cells = _cells(data, modality, genome, layer, force)
+    command = shlex.join(["syncyte", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "syncyte" else "syncyte.train(...)"
+    train_recipe(
+        config,
+        cells,
+        Path(out),
+        batch_key=batch_key,
+        label_key=label_key,
+        validation=validation,
+        resume=resume,
+        overwrite=overwrite,
+        device=device,
+        seed=seed,
+        quiet=quiet,
+        command=command,
+    )
+    return load(out, device=device)
+
+
+def load(run: str | Path, *, device: str = "auto") -> Trained:
+    """Load a finished run; every file is checked, nothing in it is executed."""
+    return _trained(run, device)
+
+
+def embed(
+    run: Any,
+    data: Any,
+    *,
+    out: str | Path | None = None,
+    key_added: str | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    quiet: bool = False,
+    modality: str | None = None,
+    genome: str | Path | None = None,
+    layer: str | None = None,
+    force: bool = False,
+    batch_size: int | None = None,
+) -> Result:
+    """One vector a cell: ``obsm["X_syncyte"]``."""
+    from syncyte.tasks.embed import embed_cells
+
+    del quiet
+    check_out(out)
+    trained, cells = _trained(run, device), _cells(data, modality, genome, layer, force)
+    result = embed_cells(trained, cells, batch_size=batch_size, seed=seed)
+    return _deliver(result, data, cells, out, key_added)
+
+
+def integrate(
+    run: Any,
+    data: Any,
+    *,
+    batch_key: str,
+    out: str | Path | None = None,
+    key_added: str | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    quiet: bool = False,
+    modality: str | None = None,
+    genome: str | Path | None = None,
+    layer: str | None = None,
+    force: bool = False,
+    batch_size: int | None = None,
+) -> Result:
+    """An embedding without technical batch effects: ``obsm["X_syncyte_integrated"]``. Labels are never used."""
+    from syncyte.tasks.integrate import integrate_cells
+
+    check_out(out)
+    trained, cells = _trained(run, device), _cells(data, modality, genome, layer, force)
+    result = integrate_cells(trained, cells, batch_key=batch_key, seed=seed, quiet=quiet, batch_size=batch_size)
+    return _deliver(result, data, cells, out, key_added)
+
+
+def annotate(
+    run: Any,
+    query: Any,
+    *,
+    reference: Any,
+    label_key: str,
+    method: str = "auto",
+    threshold: float | None = None,
+    batch_key: str | None = None,
+    out: str | Path | None = None,
+    key_added: str | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    quiet: bool = False,
+    modality: str | None = None,
+    genome: str | Path | None = None,
+    layer: str | None = None,
+    force: bool = False,
+    batch_size: int | None = None,
+) -> Result:
+    """Cell types from a labelled reference: ``obs["syncyte_<label key>"]`` and ``obs["syncyte_confidence"]``.
+
+    Parameters
+    ----------
+    reference
+        Labelled cells; ``batch_key`` names their technical batch, which calibration holds out.
+    method
+        ``probe`` (frozen model), ``lora``, ``full`` (fine-tuned), or ``auto``: what a held-out part of the reference prefers.
+    threshold
+        Abstain below this confidence.
+    """
+    from syncyte.tasks.annotate import annotate_cells
+
+    check_out(out)
+    trained = _trained(run, device)
+    cells = _cells(query, modality, genome, layer, force)
+    labelled = _cells(reference, modality, genome, layer, force)
+    result = annotate_cells(
+        trained,
+        cells,
+        labelled,
+        label_key,
+        method=method,
+        threshold=threshold,
+        batch_key=batch_key,
+        seed=seed,
+        quiet=quiet,
+        batch_size=batch_size,
+    )
+    return _deliver(result, query, cells, out, key_added)
+
+
+def translate(
+    run: Any,
+    data: Any,
+    *,
+    source: str,
+    target: str,
+    out: str | Path | None = None,
+    features: str | Path | Sequence[str] | None = None,
+    min_prob: float | None = None,
+    key_added: str | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    quiet: bool = False,
+    modality: str | None = None,
+    genome: str | Path | None = None,
+    layer: str | None = None,
+    force: bool = False,
+    batch_size: int | None = None,
+) -> Result:
+    """Predict one modality from another; the target is never seen, even when the data hold it.
+
+    Parameters
+    ----------
+    source, target
+        Modalities. RNA is predicted as expected log1p of counts per 10,000, ATAC as probability of being open.
+    out
+        ``.h5ad`` whose X is the prediction, one row a cell that has the source.
+    features
+        Names (or a file of names, one a line) to restrict the prediction to.
+    min_prob
+        Keep only values at least this large, as a sparse matrix.
+    """
+    from syncyte.tasks.translate import translate_cells
+
+    del quiet, key_added
+    check_out(out)
+    trained, cells = _trained(run, device), _cells(data, modality, genome, layer, force)
+    wanted = Path(features) if isinstance(features, str) else features
+    return translate_cells(
+        trained,
+        cells,
+        source,
+        target,
+        out=None if out is None else Path(out),
+        features=wanted,
+        min_prob=min_prob,
+        batch_size=batch_size,
+        seed=seed,
+    )
+
+
+def evaluate(
+    run: Any,
+    data: Any,
+    *,
+    reference: Any,
+    out: str | Path | None = None,
+    batch_key: str | None = None,
+    label_key: str | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    quiet: bool = False,
+    modality: str | None = None,
+    genome: str | Path | None = None,
+    layer: str | None = None,
+    force: bool = False,
+    batch_size: int | None = None,
+) -> Evaluation:
+    """Score a run on held-out cells beside its baselines, fitted on ``reference``; writes report.html and report.json.
+
+    ``batch_key`` and ``label_key`` default to those the run was trained with.
+    """
+    from syncyte.report.build import report_from_evaluation
+    from syncyte.report.write import write_report
+    from syncyte.tasks.evaluate import evaluate_cells
+
+    del batch_size
+    trained = _trained(run, device)
+    cells = _cells(data, modality, genome, layer, force)
+    known = _cells(reference, modality, genome, layer, force)
+    evaluation = evaluate_cells(
+        trained,
+        cells,
+        known,
+        batch_key=batch_key or trained.recipe.get("batch_key"),
+        label_key=label_key or trained.recipe.get("label_key"),
+        seed=seed,
+        quiet=quiet,
+    )
+    if out is not None:
+        write_report(report_from_evaluation(evaluation), Path(out))
+    return evaluation
+
+
+def inspect_data(
+    data: Any,
+    *,
+    modality: str | None = None,
+    genome: str | Path | None = None,
+    layer: str | None = None,
+    force: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """What is in the data: the report of reading, and ``text``, a summary for people."""
+    from syncyte.data.describe import describe_cells
+
+    del quiet
+    cells = _cells(data, modality, genome, layer, force)
+    return {**cells.report, "text": describe_cells(cells)}
+
+
+def write_store(
+    data: Any,
+    *,
+    out: str | Path,
+    shard_cells: int = 16384,
+    overwrite: bool = False,
+    seed: int = 0,
+    modality: str | None = None,
+    genome: str | Path | None = None,
+    layer: str | None = None,
+    force: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Write cells as shuffled shards that train from disk."""
+    from syncyte.data.store import write_store as write
+
+    del quiet
+    cells = _cells(data, modality, genome, layer, force)
+    return write(cells, Path(out), shard_cells=shard_cells, seed=seed, overwrite=overwrite)
+
+
+def convert(
+    data: Any,
+    *,
+    out: str | Path,
+    modality: str | None = None,
+    genome: str | Path | None = None,
+    layer: str | None = None,
+    force: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Write raw counts, covariates and canonical names as ``.h5ad``, ``.h5mu`` or ``.zarr``."""
+    from syncyte.data.convert import convert as write
+
+    del quiet
+    return write(_cells(data, modality, genome, layer, force), Path(out))
+
+
+def check_out(out: str | Path | None) -> None:
+    """Refuse early what could not be written in the end."""
+    if out is None:
+        return
+    path = Path(out)
+    if path.is_dir() and path.suffix != ".zarr":
+        raise ConfigError(f"--out {path} is a folder; name a file in it.")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise DataError(f"Cannot write {path}: {path.parent} is not a folder.")
