@@ -66,7 +66,8 @@ def main() -> None:
     cells = mudata.read_h5mu(given.data)
     batch = cells["rna"].obs[given.batch_key].astype(str).to_numpy()
     test, chosen = np.isin(batch, given.test), np.flatnonzero(~np.isin(batch, given.test))
-    genes, regions = (sp.csr_matrix(cells[name].X, dtype=np.float32) for name in ("rna", "atac"))
+    names = cells["rna"].obs_names
+    genes, regions = (sp.csr_matrix(cells[name][names].X, dtype=np.float32) for name in ("rna", "atac"))
     opens, values = MultiVI("open", seed=given.seed), MultiVI("values", seed=given.seed)
     begin, used_cpu = time.time(), time.process_time()
     both = opens._paired(genes[chosen], regions[chosen])
@@ -81,7 +82,7 @@ def main() -> None:
     with given.out.open("wb") as file:
         np.savez(
             file,
-            cells=cells.obs_names[test].to_numpy(str),
+            cells=names[test].to_numpy(str),
             genes=cells["rna"].var_names.to_numpy(str),
             regions=cells["atac"].var_names.to_numpy(str),
             rna=values.predict(regions[test])(np.arange(genes.shape[1])),

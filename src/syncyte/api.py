@@ -83,9 +83,7 @@ def read(
     from syncyte.data.read import read as read_source
     from syncyte.modalities import all_schemas
 
-    return read_source(
-        source, schemas=all_schemas(), modality=modality, reference=genome, layer=layer, force=force
-    )
+    return read_source(source, schemas=all_schemas(), modality=modality, reference=genome, layer=layer, force=force)
 
 
 def train(

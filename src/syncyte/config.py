@@ -42,7 +42,9 @@ class Config(BaseModel):
         for text in assignments:
             path, separator, raw = text.partition("=")
             if not separator or not path.strip():
-                raise ConfigError(f"Cannot read the setting {text!r}. Write it as name=value, e.g. stages.rna.epochs=5.")
+                raise ConfigError(
+                    f"Cannot read the setting {text!r}. Write it as name=value, e.g. stages.rna.epochs=5."
+                )
             _assign(values, path.strip().split("."), _scalar(raw), path.strip())
         return type(self).parse(values)
 
@@ -66,7 +68,9 @@ def _assign(values: Any, parts: list[str], value: Any, path: str) -> None:
     for depth, part in enumerate(parts):
         last = depth == len(parts) - 1
         if not isinstance(values, dict):
-            raise ConfigError(f"Setting {path!r}: {'.'.join(parts[:depth])!r} is a single value and has no key {part!r}.")
+            raise ConfigError(
+                f"Setting {path!r}: {'.'.join(parts[:depth])!r} is a single value and has no key {part!r}."
+            )
         if part not in values:
             prefix = ".".join(parts[:depth])
             where = f"setting under {prefix!r}" if prefix else "setting"

@@ -63,9 +63,7 @@ def demo(
     suffix = ".h5mu" if len(cells.modalities) > 1 else ".h5ad"
     _results(run, cells, known, held, out, suffix, batch_key, label_key, seed, say)
     say("Evaluating beside the baselines")
-    api.evaluate(
-        run, held, reference=known, out=out, batch_key=batch_key, label_key=label_key, seed=seed, quiet=True
-    )
+    api.evaluate(run, held, reference=known, out=out, batch_key=batch_key, label_key=label_key, seed=seed, quiet=True)
     say(f"Done in {time.monotonic() - begin:.0f} s.")
     _next_steps(out, suffix, cells.modalities, batch_key, label_key, say)
     return out
@@ -157,9 +155,10 @@ def _next_steps(
         f"  syncyte embed RUN YOUR{suffix} --out OUT{suffix}",
     ]
     if len(modalities) > 1:
-        lines.append(f"  syncyte translate RUN YOUR{suffix} --from {modalities[0]} --to {modalities[1]} --out PRED.h5ad")
+        lines.append(
+            f"  syncyte translate RUN YOUR{suffix} --from {modalities[0]} --to {modalities[1]} --out PRED.h5ad"
+        )
     lines.append("  python: import scanpy as sc; sc.pp.neighbors(adata, use_rep='X_syncyte')")
     for line in lines:
         if not say.quiet:
             print(line)
-

@@ -78,9 +78,7 @@ class Residual:
             return np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
         return np.diff(counts.indptr).astype(np.float64)
 
-    def _value(
-        self, x: NDArray[np.float64], n: NDArray[np.float64], column: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
+    def _value(self, x: NDArray[np.float64], n: NDArray[np.float64], column: NDArray[np.int64]) -> NDArray[np.float64]:
         mean = n * self.share[column]
         if self.kind == "pearson":
             scaled = (x - mean) / np.sqrt(np.maximum(mean + mean**2 / THETA, 1e-12))

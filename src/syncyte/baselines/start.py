@@ -2,7 +2,10 @@
 
 Encoders are the singular vectors of the cross-covariance between the residuals of two modalities over paired cells (shared
 components), beside the leading components of each modality alone (private components). Where pairs are few and
-unpaired cells many, the cross-covariance is first projected on the leading subspaces of all cells. Decoders:
+unpaired cells many, a bridge takes its place: the first modality's own components, learned on all its cells, are the
+shared space; the others reach it by a small regression of latents on latents over the pairs; and each decoder is that
+regression times a decoder learned on all cells of its own modality, so pairs only have to teach a few hundred numbers.
+Decoders:
 
 - counts: ridge of log1p counts per 10,000 on the other modality's shared latents and its log depth;
 - open or closed: ``W_j = (p_j G + c I)^-1 sum_i z_i (y_ij - n_i p_j)`` with ``G = sum_i n_i z_i z_i^T``: least squares of the
@@ -17,20 +20,28 @@ Leaves out: anything iterative. At most ``MOST_CELLS`` cells are used, so memory
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from syncyte.baselines.closed_form import (
+    fit_level,
+    level_features,
+    mean_decoder,
+    raw_context,
+    relative_decoder,
+    ridge,
+)
 from syncyte.baselines.residual import Kind, Residual, ResidualMatrix, randomized_svd, svd
 from syncyte.errors import DataError
 
 MOST_CELLS = 50_000
-FEW_PAIRS = 1500  # below, subspaces of all cells steady the cross-covariance
+FEW_PAIRS = 1500  # below, latents learned on all cells and a small bridge beat the cross-covariance of the pairs
 CLIP = 3.0
-SUBSPACE: dict[Kind, int] = {"pearson": 100, "depth": 60}
-PER_CELL = 1e4
+BRIDGE, BRIDGE_PENALTY = 30, 30.0  # own components a bridge starts from, and its ridge penalty
+Alone = tuple[NDArray[np.float32], NDArray[np.float32]]  # loadings (f, k) and singular values (k,) of one modality
 
 
 @dataclass(frozen=True)
@@ -131,19 +142,6 @@ class LinearStart:
         return self.decoders[target].predict(self.latent(source, counts), encoder.context(counts))
 
 
-def raw_context(counts: sp.csr_matrix, residual: Residual) -> NDArray[np.float64]:
-    """``(cells, 2)``: log depth (counts, or open regions) and log richness (features seen, or fragments)."""
-    depth = residual.depth(counts)
-    other = np.diff(counts.indptr) if residual.kind == "pearson" else np.asarray(counts.sum(axis=1)).ravel()
-    return np.log(np.maximum(np.column_stack([depth, other]), 1.0))
-
-
-def level_features(latent: NDArray[np.float32], context: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``(cells, 2k + 5)``: latents, context, its squares and product, latents x log depth. ``nn.heads`` has it in torch."""
-    depth, richness = context[:, :1], context[:, 1:]
-    return np.hstack([latent, context, depth**2, richness**2, depth * richness, latent * depth])
-
-
 def fit_start(
     counts: Mapping[str, sp.csr_matrix],
     present: Mapping[str, NDArray[np.bool_]],
@@ -167,8 +165,8 @@ def fit_start(
     shared, private
         Components of the cross-covariance and of each modality alone.
     mode
-        ``auto``, ``cross`` (cross-covariance of the pairs), ``subspace`` (projected on subspaces of all cells) or ``separate``
-        (no pairs used: every modality alone).
+        ``auto``, ``cross`` (cross-covariance of the pairs), ``bridge`` (few pairs) or ``separate`` (no pairs used: every
+        modality alone).
     """
     names = list(counts)
     rng = np.random.default_rng(seed)
@@ -182,14 +180,19 @@ def fit_start(
     strength = np.ones(0, dtype=np.float32)
     if mode != "separate":
         rows = _sample(np.flatnonzero(paired), rng)
-        tables, strength = _shared(counts, residuals, rows, shared, seed, alone if mode == "subspace" else None)
-    encoders = {m: _encoder(counts[m], present[m], residuals[m], tables.get(m), strength, alone[m], private) for m in names}
+        make = _bridged if mode == "bridge" else _shared
+        tables, strength = make(counts, residuals, rows, shared, seed, alone)
+    encoders = {
+        m: _encoder(counts[m], present[m], residuals[m], tables.get(m), strength, alone[m], private) for m in names
+    }
     width = len(strength) if mode != "separate" else min(e.table.shape[1] for e in encoders.values())
     source = {m: next((o for o in names if o != m), m) if mode != "separate" else m for m in names}
     decoders = {m: _decoder(m, source[m], counts, present, encoders, width, rng) for m in names}
+    if mode == "bridge":
+        decoders = {m: _bridge_decoder(m, source[m], counts, present, encoders, decoders[m], rng) for m in names}
     notes = {
         "cross": f"cross-covariance of {pairs:,} paired cells",
-        "subspace": f"cross-covariance of {pairs:,} paired cells within subspaces of all cells",
+        "bridge": f"components of all cells, bridged over {pairs:,} paired cells",
         "separate": "each modality alone",
     }
     return LinearStart(encoders, decoders, source, width, notes[mode], {"pairs": float(pairs)})
@@ -198,7 +201,7 @@ def fit_start(
 def _choose(pairs: int, cells: Mapping[str, int]) -> str:
     if pairs < 50:
         return "separate"
-    return "subspace" if pairs < FEW_PAIRS and max(cells.values()) > 1.5 * pairs else "cross"
+    return "bridge" if pairs < FEW_PAIRS and max(cells.values()) > 1.5 * pairs else "cross"
 
 
 def _totals(counts: sp.csr_matrix, kind: Kind) -> NDArray[np.float64]:
@@ -218,12 +221,12 @@ def _private(
     components: int,
     seed: int,
     rng: np.random.Generator,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Loadings and singular values of one modality over all its cells (enough for subspaces too)."""
+) -> Alone:
+    """Loadings and singular values of one modality over all its cells."""
     rows = _sample(np.flatnonzero(present), rng)
     if len(rows) < 10:
         raise DataError(f"Only {len(rows)} training cells have this modality; at least 10 are needed to start from.")
-    wanted = max(components, SUBSPACE[residual.kind])
+    wanted = max(components, BRIDGE)
     matrix = ResidualMatrix.build(counts[rows], residual)
     # the spectrum of open chromatin is flat: fewer iterations leave the subspace unsettled
     _, strength, loadings = svd(matrix, min(wanted, min(matrix.shape) - 1), seed, iterations=12)
@@ -236,37 +239,48 @@ def _shared(
     rows: NDArray[np.int64],
     components: int,
     seed: int,
-    subspaces: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]] | None,
+    alone: Mapping[str, Alone],
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
     """Loadings of the shared components of each modality: the first against all others side by side."""
+    del alone
     names = list(counts)
-    matrices = [ResidualMatrix.build(counts[m][rows], residuals[m]) for m in names]
-    bases: list[NDArray[np.float32] | None] = [None] * len(names)
-    if subspaces is not None:
-        bases = [subspaces[m][0][:, : SUBSPACE[residuals[m].kind]] for m in names]
-    widths = [m.shape[1] if b is None else b.shape[1] for m, b in zip(matrices, bases, strict=True)]
-    edges = np.cumsum([0, *widths[1:]])
-
-    def forward(index: int, other: NDArray[np.float32]) -> NDArray[np.float32]:
-        basis = bases[index]
-        return matrices[index].dot(other if basis is None else basis @ other)
-
-    def backward(index: int, other: NDArray[np.float32]) -> NDArray[np.float32]:
-        basis, product = bases[index], matrices[index].transpose_dot(other)
-        return product if basis is None else basis.T @ product
+    first, *others = (ResidualMatrix.build(counts[m][rows], residuals[m]) for m in names)
+    edges = np.cumsum([0, *(m.shape[1] for m in others)])
 
     def dot(other: NDArray[np.float32]) -> NDArray[np.float32]:
-        parts = [forward(i, other[edges[i - 1] : edges[i]]) for i in range(1, len(names))]
-        return backward(0, np.sum(parts, axis=0))
+        parts = [m.dot(other[edges[i] : edges[i + 1]]) for i, m in enumerate(others)]
+        return first.transpose_dot(np.sum(parts, axis=0))
 
     def transpose_dot(other: NDArray[np.float32]) -> NDArray[np.float32]:
-        scores = forward(0, other)
-        return np.concatenate([backward(i, scores) for i in range(1, len(names))])
+        scores = first.dot(other)
+        return np.concatenate([m.transpose_dot(scores) for m in others])
 
-    u, strength, v = randomized_svd(dot, transpose_dot, (widths[0], int(edges[-1])), components, seed, 3)
-    pieces = [u, *(v[edges[i] : edges[i + 1]] for i in range(len(names) - 1))]
-    loadings = [piece if b is None else b @ piece for piece, b in zip(pieces, bases, strict=True)]
-    return {m: loading.astype(np.float32) for m, loading in zip(names, loadings, strict=True)}, strength / strength[0]
+    u, strength, v = randomized_svd(dot, transpose_dot, (first.shape[1], int(edges[-1])), components, seed, 3)
+    pieces = [u, *(v[edges[i] : edges[i + 1]] for i in range(len(others)))]
+    return dict(zip(names, pieces, strict=True)), strength / strength[0]
+
+
+def _bridged(
+    counts: Mapping[str, sp.csr_matrix],
+    residuals: Mapping[str, Residual],
+    rows: NDArray[np.int64],
+    components: int,
+    seed: int,
+    alone: Mapping[str, Alone],
+) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
+    """Shared loadings where pairs are few: the first modality's own, and the others' regressed onto its latents."""
+    del seed
+    anchor, *others = counts
+    loadings, strength = alone[anchor][0][:, :components], alone[anchor][1][:components]
+    scores = ResidualMatrix.build(counts[anchor][rows], residuals[anchor]).dot(loadings)
+    tables = {anchor: loadings}
+    for name in others:
+        basis, weight = alone[name][0][:, :BRIDGE], alone[name][1][:BRIDGE] / alone[name][1][0]
+        own = ResidualMatrix.build(counts[name][rows], residuals[name]).dot(basis)
+        scale = weight / np.maximum(own.std(axis=0), 1e-6)
+        bridge, _ = ridge(own * scale, scores, BRIDGE_PENALTY)
+        tables[name] = (basis @ (scale[:, None] * bridge)).astype(np.float32)
+    return tables, strength / strength[0]
 
 
 def _encoder(
@@ -275,7 +289,7 @@ def _encoder(
     residual: Residual,
     shared: NDArray[np.float32] | None,
     strength: NDArray[np.float32],
-    alone: tuple[NDArray[np.float32], NDArray[np.float32]],
+    alone: Alone,
     private: int,
 ) -> Encoder:
     rows = np.flatnonzero(present)[:MOST_CELLS]
@@ -311,14 +325,14 @@ def _decoder(
     prior = encoder.strength[:width]
     kind = encoders[target].residual.kind
     depth = encoders[target].residual.depth(wanted)
-    level, level_bias = _level(level_features(latent, context), depth)
+    level, level_bias = fit_level(level_features(latent, context), depth)
     if kind == "pearson":
-        weights, bias, effect = _mean_decoder(latent * prior, context, wanted)
+        weights, bias, effect = mean_decoder(latent * prior, context, wanted)
         weights = weights * prior[:, None]
     else:
         share = encoders[target].residual.share
         opened = sp.csr_matrix((np.ones_like(wanted.data), wanted.indices, wanted.indptr), shape=wanted.shape)
-        weights = _relative_decoder(latent * (2 * prior), opened, depth, share) * (2 * prior)[:, None]
+        weights = relative_decoder(latent * (2 * prior), opened, depth, share) * (2 * prior)[:, None]
         bias, effect = np.log(share), np.zeros((2, len(share)))
     return Decoder(
         kind,
@@ -330,47 +344,44 @@ def _decoder(
     )
 
 
-def _ridge(
-    design: NDArray[np.float32], target: NDArray, penalty: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weights and intercept of ridge regression; ``target`` may be sparse."""
-    mean, middle = design.mean(axis=0), np.asarray(target.mean(axis=0)).ravel()
-    centred = (design - mean).astype(np.float64)
-    gram = centred.T @ centred + penalty * np.eye(design.shape[1])
-    moment = np.asarray((target.T @ centred).T) if sp.issparse(target) else centred.T @ (target - middle)
-    weight = np.linalg.solve(gram, moment)
-    return weight, middle - mean @ weight
+def _bridge_decoder(
+    target: str,
+    source: str,
+    counts: Mapping[str, sp.csr_matrix],
+    present: Mapping[str, NDArray[np.bool_]],
+    encoders: Mapping[str, Encoder],
+    direct: Decoder,
+    rng: np.random.Generator,
+) -> Decoder:
+    """Decoder through the target's own latents: pairs teach latents to latents, all cells latents to features.
 
-
-def _mean_decoder(
-    latent: NDArray[np.float32], context: NDArray[np.float32], counts: sp.csr_matrix
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    totals = np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1)
-    data = np.log1p(counts.data * np.repeat(PER_CELL / totals, np.diff(counts.indptr)))
-    target = sp.csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape)
-    weight, bias = _ridge(np.hstack([latent, context]), target, 100.0)
-    return weight[:-2], bias, weight[-2:]
-
-
-def _level(features: NDArray[np.float32], depth: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    from sklearn.linear_model import PoissonRegressor
-
-    mean, sd = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-6)
-    scale = max(float(depth.mean()), 1e-6)  # the solver wants targets near one
-    fitted = PoissonRegressor(alpha=1e-2, max_iter=300).fit((features - mean) / sd, depth / scale)
-    weight = fitted.coef_ / sd
-    return weight, float(fitted.intercept_ + np.log(scale) - mean @ weight)
-
-
-def _relative_decoder(
-    latent: NDArray[np.float32],
-    opened: sp.csr_matrix,
-    depth: NDArray[np.float64],
-    share: NDArray[np.float64],
-    penalty: float = 30.0,
-) -> NDArray[np.float64]:
-    z = latent.astype(np.float64)
-    values, vectors = np.linalg.eigh(z.T @ (z * depth[:, None]))
-    moment = np.asarray((opened.T @ z).T) - np.outer(z.T @ depth, share)
-    return vectors @ ((vectors.T @ moment) / (values[:, None] * share + penalty))
-
+    The level stays that of the ``direct`` decoder.
+    """
+    pairs = _sample(np.flatnonzero(present[target] & present[source]), rng)
+    alone = _sample(np.flatnonzero(present[target]), rng)
+    encoder, own, width = encoders[source], encoders[target], direct.weight.shape[0]
+    first = own.shared
+    kept = slice(first, first + BRIDGE)
+    prior = encoder.strength[:width]
+    latent = encoder.latents(counts[source][pairs])[:, :width] * prior
+    wanted, everyone = own.latents(counts[target][pairs])[:, kept], own.latents(counts[target][alone])[:, kept]
+    if direct.kind == "pearson":
+        weight, bias, effect = mean_decoder(everyone, own.context(counts[target][alone]), counts[target][alone])
+        design = np.hstack([latent, encoder.context(counts[source][pairs])])
+        goal = np.hstack([wanted, own.context(counts[target][pairs])])
+        bridge, offset = ridge(design, goal, BRIDGE_PENALTY)
+        decoder = np.vstack([weight, effect])
+        through = bridge @ decoder
+        return replace(
+            direct,
+            weight=(through[:width] * prior[:, None]).astype(np.float32),
+            context=through[width:].astype(np.float32),
+            bias=(bias + offset @ decoder).astype(np.float32),
+        )
+    opened = counts[target][alone]
+    depth = own.residual.depth(opened)
+    opened = sp.csr_matrix((np.ones_like(opened.data), opened.indices, opened.indptr), shape=opened.shape)
+    scale = 2 * own.strength[kept]
+    weight = relative_decoder(everyone * scale, opened, depth, own.residual.share) * scale[:, None]
+    bridge, _ = ridge(latent, wanted, BRIDGE_PENALTY)
+    return replace(direct, weight=((bridge @ weight) * prior[:, None]).astype(np.float32))

@@ -86,7 +86,9 @@ def empty_model(spec: CellSpec, layouts: Mapping[str, Layout]) -> CellModel:
 def _empty_head(shape: PathSpec, components: int, contexts: int, *, binary: bool) -> nn.Module:
     if shape.likelihood == "gaussian":
         return MeanHead(
-            torch.zeros(components, shape.features), torch.zeros(2 * contexts, shape.features), torch.zeros(shape.features)
+            torch.zeros(components, shape.features),
+            torch.zeros(2 * contexts, shape.features),
+            torch.zeros(shape.features),
         )
     return RateHead(
         torch.zeros(components, shape.features),

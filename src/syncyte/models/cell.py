@@ -160,9 +160,7 @@ class CellModel(nn.Module):
             state = state + torch.where(known, centred[batch.clamp_min(0)], torch.zeros_like(state))
         return self.heads[target](state, encoded.base, encoded.context)
 
-    def predict(
-        self, encoded: Encoded, target: str, batch: Int[Tensor, "b"] | None = None
-    ) -> Float[Tensor, "b f"]:
+    def predict(self, encoded: Encoded, target: str, batch: Int[Tensor, "b"] | None = None) -> Float[Tensor, "b f"]:
         """Expected observation of every feature of one modality."""
         return self.heads[target].expected(self.decode(encoded, target, batch))
 

@@ -116,12 +116,8 @@ class MaskedWhole(nn.Module):
         counts = {key: value for loss in losses for key, value in loss.counts.items()}
         return Loss(torch.stack([loss.total for loss in losses]).sum(), parts, counts)
 
-    def _loss(
-        self, model: CellModel, batch: Batch, tokens: dict[str, Tokens], paired: Tensor, draw: Tensor
-    ) -> Loss:
-        chosen = {
-            name: paired & batch.present[name] & (draw == index) for index, name in enumerate(self.targets)
-        }
+    def _loss(self, model: CellModel, batch: Batch, tokens: dict[str, Tokens], paired: Tensor, draw: Tensor) -> Loss:
+        chosen = {name: paired & batch.present[name] & (draw == index) for index, name in enumerate(self.targets)}
         nothing = torch.zeros_like(paired)
         visible = {
             name: Visible(present & paired & ~chosen.get(name, nothing)) for name, present in batch.present.items()

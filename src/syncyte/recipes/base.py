@@ -37,7 +37,7 @@ class StartConfig(Config):
 
     shared: int = 24
     private: int = 50
-    mode: Literal["auto", "cross", "subspace", "separate", "none"] = "auto"
+    mode: Literal["auto", "cross", "bridge", "separate", "none"] = "auto"
 
 
 class SizesConfig(Config):
@@ -192,9 +192,7 @@ def loader_maker(
     """Minibatches of a stage: the cells that have every modality the stage needs."""
     order = [part.index for part in cells.parts.values()]
 
-    def make(
-        stage: StageConfig, split: Literal["train", "validation"], rank: int, world: int
-    ) -> EpochLoader | None:
+    def make(stage: StageConfig, split: Literal["train", "validation"], rank: int, world: int) -> EpochLoader | None:
         rows = built.split.train if split == "train" else built.split.validation
         for name in needs[stage.name]:
             rows = rows[cells.present(name)[rows]]
@@ -203,7 +201,7 @@ def loader_maker(
         training = split == "train"
         sampler = BlockSampler(
             storage_order(order, rows),
-            stage.batch_size if training else 256,
+            stage.batch_size if training else 2 * stage.batch_size,
             block=1 if len(rows) <= 200_000 else 64,
             fetch=64 * stage.accumulate,
             seed=seed,

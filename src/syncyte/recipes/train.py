@@ -38,9 +38,7 @@ def configure(recipe: str, preset: str, settings: Sequence[str] = ()) -> CellRec
     return found.presets[preset]().override(settings)
 
 
-def split_cells(
-    cells: Cells, batch_key: str | None, validation: str | Sequence[str] | None, seed: int
-) -> Split:
+def split_cells(cells: Cells, batch_key: str | None, validation: str | Sequence[str] | None, seed: int) -> Split:
     """Cells that train and cells that choose: the named technical batches, else one batch, else a random tenth."""
     column = cells.column(batch_key) if batch_key else None
     if validation:
@@ -84,8 +82,9 @@ def train_recipe(
     with prepare_run(out, resume=resume, overwrite=overwrite, worker=worker) as folder:
         if folder.finished:
             return folder.path
-        torch.manual_seed(seed)
-        built = assemble(config, cells, split, batch_key, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # initial weights; the caller's random state stays as it was
+            built = assemble(config, cells, split, batch_key, seed)
         modules = recipe.objectives(config, tuple(known))
         stages = [stage for stage in config.stages.values() if stage.active]
         objectives = {stage.name: {key: modules[key] for key in stage.objectives} for stage in stages}

@@ -1,0 +1,73 @@
+"""Closed forms behind the linear start: ridge, decoders of values and of openings, and the level.
+
+Pure functions of arrays and sparse counts. Leaves out: which cells and latents they are fitted on (``baselines.start``).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from syncyte.baselines.residual import Residual
+
+PER_CELL = 1e4
+
+
+def raw_context(counts: sp.csr_matrix, residual: Residual) -> NDArray[np.float64]:
+    """``(cells, 2)``: log depth (counts, or open regions) and log richness (features seen, or fragments)."""
+    depth = residual.depth(counts)
+    other = np.diff(counts.indptr) if residual.kind == "pearson" else np.asarray(counts.sum(axis=1)).ravel()
+    return np.log(np.maximum(np.column_stack([depth, other]), 1.0))
+
+
+def level_features(latent: NDArray[np.float32], context: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``(cells, 2k + 5)``: latents, context, its squares and product, latents x log depth. ``nn.heads`` has it in torch."""
+    depth, richness = context[:, :1], context[:, 1:]
+    return np.hstack([latent, context, depth**2, richness**2, depth * richness, latent * depth])
+
+
+def ridge(
+    design: NDArray[np.float32], target: NDArray, penalty: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weights and intercept of ridge regression; ``target`` may be sparse."""
+    mean, middle = design.mean(axis=0), np.asarray(target.mean(axis=0)).ravel()
+    centred = (design - mean).astype(np.float64)
+    gram = centred.T @ centred + penalty * np.eye(design.shape[1])
+    moment = np.asarray((target.T @ centred).T) if sp.issparse(target) else centred.T @ (target - middle)
+    weight = np.linalg.solve(gram, moment)
+    return weight, middle - mean @ weight
+
+
+def mean_decoder(
+    latent: NDArray[np.float32], context: NDArray[np.float32], counts: sp.csr_matrix
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    totals = np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1)
+    data = np.log1p(counts.data * np.repeat(PER_CELL / totals, np.diff(counts.indptr)))
+    target = sp.csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape)
+    weight, bias = ridge(np.hstack([latent, context]), target, 100.0)
+    return weight[:-2], bias, weight[-2:]
+
+
+def fit_level(features: NDArray[np.float32], depth: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    from sklearn.linear_model import PoissonRegressor
+
+    mean, sd = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-6)
+    scale = max(float(depth.mean()), 1e-6)  # the solver wants targets near one
+    alpha = max(5e-3, 50 / len(depth))  # few cells, few degrees of freedom
+    fitted = PoissonRegressor(alpha=alpha, max_iter=300).fit((features - mean) / sd, depth / scale)
+    weight = fitted.coef_ / sd
+    return weight, float(fitted.intercept_ + np.log(scale) - mean @ weight)
+
+
+def relative_decoder(
+    latent: NDArray[np.float32],
+    opened: sp.csr_matrix,
+    depth: NDArray[np.float64],
+    share: NDArray[np.float64],
+    penalty: float = 30.0,
+) -> NDArray[np.float64]:
+    z = latent.astype(np.float64)
+    values, vectors = np.linalg.eigh(z.T @ (z * depth[:, None]))
+    moment = np.asarray((opened.T @ z).T) - np.outer(z.T @ depth, share)
+    return vectors @ ((vectors.T @ moment) / (values[:, None] * share + penalty))
