@@ -7,9 +7,15 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from mudata import MuData
+
+    from syncyte.tasks.trained import Trained
 
 # Before numpy, torch or numba are imported anywhere: two workers on two cores must not fight over them.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -34,6 +40,22 @@ def real() -> Callable[[str], Path]:
         return target.resolve()
 
     return find
+
+
+@pytest.fixture(scope="session")
+def tiny_data() -> MuData:
+    """240 paired simulated cells; not to be changed."""
+    from tests.tiny import world
+
+    return world()
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_data: MuData, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """One run of the smallest preset on them, trained once for all tests; not to be changed."""
+    from tests.tiny import train_tiny
+
+    return train_tiny(tiny_data, tmp_path_factory.mktemp("tiny") / "RUN")
 
 
 def _is_local(host: object) -> bool:

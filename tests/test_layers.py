@@ -14,7 +14,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # Top to bottom. Rooms on one line do not import each other.
 LAYERS = (
     {"cli"},
+    {"walkthrough"},
     {"api"},
+    {"files"},
     {"report"},
     {"recipes"},
     {"tasks"},
@@ -33,7 +35,7 @@ ROOT_FILES = {"__init__", "__main__"}  # the door: it may point anywhere, and on
 MODALITIES = {"rna", "atac", "text", "dna"}
 MODALITY_ROOMS = {"modalities", "recipes", "cli", "report", "api"}
 SYSTEMS = {"clm_x", "clm_access", "scmmgpt", "scldm", "bio_dta", "unified"}
-SYSTEM_ROOMS = {"recipes", "cli", "report", "api"}
+SYSTEM_ROOMS = {"recipes", "cli", "report", "api", "walkthrough"}
 TORCH = {"torch", "lightning", "pytorch_lightning", "peft", "safetensors"}
 
 

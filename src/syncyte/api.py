@@ -1,7 +1,7 @@
 """The public verbs: files or objects in, results out. The command line calls exactly these.
 
-Every verb takes a path, a list of paths, an AnnData, a MuData or opened cells, and never changes what it was given. With
-``out`` the user's data are written there with the result added; the result comes back in any case.
+Every verb takes a path, a list of paths, an AnnData, a MuData or opened cells, and never changes what it was given.
+With ``out`` the user's data are written there with the result added; the result comes back in any case.
 Leaves out: all science (tasks, recipes) and all formatting (report, cli).
 """
 
@@ -13,27 +13,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from syncyte.errors import ConfigError, DataError
+from syncyte.files import check_out, convert, inspect_data, open_data, read, write_store
 
 if TYPE_CHECKING:
-    from mudata import MuData
-
     from syncyte.data.cells import Cells
     from syncyte.tasks.result import Evaluation, Result
     from syncyte.tasks.trained import Trained
 
-
-def _cells(
-    data: Any,
-    modality: str | None = None,
-    genome: str | Path | None = None,
-    layer: str | None = None,
-    force: bool = False,
-) -> Cells:
-    from syncyte.data.read import open_cells
-    from syncyte.modalities import all_schemas
-
-    return open_cells(data, schemas=all_schemas(), modality=modality, reference=genome, layer=layer, force=force)
+__all__ = [
+    "annotate",
+    "convert",
+    "embed",
+    "evaluate",
+    "inspect_data",
+    "integrate",
+    "load",
+    "read",
+    "train",
+    "translate",
+    "write_store",
+]
 
 
 def _trained(run: Any, device: str) -> Trained:
@@ -50,40 +49,6 @@ def _deliver(result: Result, data: Any, cells: Cells, out: Any, key_added: str |
         several = isinstance(data, list | tuple)
         write_result_file(result, cells if several else data, Path(out), cells=cells, key_added=key_added)
     return result
-
-
-def read(
-    source: Any,
-    *,
-    modality: str | None = None,
-    genome: str | Path | None = None,
-    layer: str | None = None,
-    force: bool = False,
-) -> MuData:
-    """Read cells into a new MuData of raw counts under canonical modality and feature names.
-
-    Parameters
-    ----------
-    source
-        ``.h5ad``, ``.h5mu``, ``.zarr``, 10x ``.h5``, mtx folder, store; a list of these; AnnData; MuData.
-    modality
-        What a plain table holds, where its features do not say it (``rna``, ``atac``).
-    genome
-        Reference folder that maps gene names and regions (``syncyte reference build``).
-    layer
-        Where the raw counts are, if they should not be looked for.
-    force
-        Go on although regions look like those of another genome build.
-
-    Raises
-    ------
-    DataError, GenomeError
-        Saying what was found, what was expected and what to do.
-    """
-    from syncyte.data.read import read as read_source
-    from syncyte.modalities import all_schemas
-
-    return read_source(source, schemas=all_schemas(), modality=modality, reference=genome, layer=layer, force=force)
 
 
 def train(
@@ -134,23 +99,16 @@ def train(
     from syncyte.recipes.train import configure, train_recipe
 
     config = configure(recipe, preset, settings)
-    cells = _cells(data, modality, genome, layer, force)
-    command = shlex.join(["syncyte", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "syncyte" else "syncyte.train(...)"
-    train_recipe(
-        config,
-        cells,
-        Path(out),
-        batch_key=batch_key,
-        label_key=label_key,
-        validation=validation,
-        resume=resume,
-        overwrite=overwrite,
-        device=device,
-        seed=seed,
-        quiet=quiet,
-        command=command,
-    )
+    cells = open_data(data, modality, genome, layer, force)
+    keys = {"batch_key": batch_key, "label_key": label_key, "validation": validation, "command": _command()}
+    how = {"resume": resume, "overwrite": overwrite, "device": device, "seed": seed, "quiet": quiet}
+    train_recipe(config, cells, Path(out), **keys, **how)
     return load(out, device=device)
+
+
+def _command() -> str:
+    """How this run was started, for its card."""
+    return shlex.join(["syncyte", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "syncyte" else "syncyte.train(...)"
 
 
 def load(run: str | Path, *, device: str = "auto") -> Trained:
@@ -178,7 +136,7 @@ def embed(
 
     del quiet
     check_out(out)
-    trained, cells = _trained(run, device), _cells(data, modality, genome, layer, force)
+    trained, cells = _trained(run, device), open_data(data, modality, genome, layer, force)
     result = embed_cells(trained, cells, batch_size=batch_size, seed=seed)
     return _deliver(result, data, cells, out, key_added)
 
@@ -203,7 +161,7 @@ def integrate(
     from syncyte.tasks.integrate import integrate_cells
 
     check_out(out)
-    trained, cells = _trained(run, device), _cells(data, modality, genome, layer, force)
+    trained, cells = _trained(run, device), open_data(data, modality, genome, layer, force)
     result = integrate_cells(trained, cells, batch_key=batch_key, seed=seed, quiet=quiet, batch_size=batch_size)
     return _deliver(result, data, cells, out, key_added)
 
@@ -235,7 +193,8 @@ def annotate(
     reference
         Labelled cells; ``batch_key`` names their technical batch, which calibration holds out.
     method
-        ``probe`` (frozen model), ``lora``, ``full`` (fine-tuned), or ``auto``: what a held-out part of the reference prefers.
+        ``probe`` (frozen model), ``lora``, ``full`` (fine-tuned), or ``auto``: what a held-out part of the reference
+        prefers.
     threshold
         Abstain below this confidence.
     """
@@ -243,8 +202,8 @@ def annotate(
 
     check_out(out)
     trained = _trained(run, device)
-    cells = _cells(query, modality, genome, layer, force)
-    labelled = _cells(reference, modality, genome, layer, force)
+    cells = open_data(query, modality, genome, layer, force)
+    labelled = open_data(reference, modality, genome, layer, force)
     result = annotate_cells(
         trained,
         cells,
@@ -296,7 +255,7 @@ def translate(
 
     del quiet, key_added
     check_out(out)
-    trained, cells = _trained(run, device), _cells(data, modality, genome, layer, force)
+    trained, cells = _trained(run, device), open_data(data, modality, genome, layer, force)
     wanted = Path(features) if isinstance(features, str) else features
     return translate_cells(
         trained,
@@ -338,8 +297,8 @@ def evaluate(
 
     del batch_size
     trained = _trained(run, device)
-    cells = _cells(data, modality, genome, layer, force)
-    known = _cells(reference, modality, genome, layer, force)
+    cells = open_data(data, modality, genome, layer, force)
+    known = open_data(reference, modality, genome, layer, force)
     evaluation = evaluate_cells(
         trained,
         cells,
@@ -352,69 +311,3 @@ def evaluate(
     if out is not None:
         write_report(report_from_evaluation(evaluation), Path(out))
     return evaluation
-
-
-def inspect_data(
-    data: Any,
-    *,
-    modality: str | None = None,
-    genome: str | Path | None = None,
-    layer: str | None = None,
-    force: bool = False,
-    quiet: bool = False,
-) -> dict[str, Any]:
-    """What is in the data: the report of reading, and ``text``, a summary for people."""
-    from syncyte.data.describe import describe_cells
-
-    del quiet
-    cells = _cells(data, modality, genome, layer, force)
-    return {**cells.report, "text": describe_cells(cells)}
-
-
-def write_store(
-    data: Any,
-    *,
-    out: str | Path,
-    shard_cells: int = 16384,
-    overwrite: bool = False,
-    seed: int = 0,
-    modality: str | None = None,
-    genome: str | Path | None = None,
-    layer: str | None = None,
-    force: bool = False,
-    quiet: bool = False,
-) -> Path:
-    """Write cells as shuffled shards that train from disk."""
-    from syncyte.data.store import write_store as write
-
-    del quiet
-    cells = _cells(data, modality, genome, layer, force)
-    return write(cells, Path(out), shard_cells=shard_cells, seed=seed, overwrite=overwrite)
-
-
-def convert(
-    data: Any,
-    *,
-    out: str | Path,
-    modality: str | None = None,
-    genome: str | Path | None = None,
-    layer: str | None = None,
-    force: bool = False,
-    quiet: bool = False,
-) -> Path:
-    """Write raw counts, covariates and canonical names as ``.h5ad``, ``.h5mu`` or ``.zarr``."""
-    from syncyte.data.convert import convert as write
-
-    del quiet
-    return write(_cells(data, modality, genome, layer, force), Path(out))
-
-
-def check_out(out: str | Path | None) -> None:
-    """Refuse early what could not be written in the end."""
-    if out is None:
-        return
-    path = Path(out)
-    if path.is_dir() and path.suffix != ".zarr":
-        raise ConfigError(f"--out {path} is a folder; name a file in it.")
-    if path.parent.exists() and not path.parent.is_dir():
-        raise DataError(f"Cannot write {path}: {path.parent} is not a folder.")

@@ -1,8 +1,8 @@
 """The demo: the whole way from counts to a report, offline, on simulated cells or on the user's own file.
 
-Trains ``clm_x``, embeds, integrates, annotates a held-out technical batch, translates both ways and evaluates against the
-baselines. It calls the public verbs only, so it is also their shortest example. Leaves out: all choices a user might
-make; the next steps it prints are where those begin.
+Trains ``clm_x``, embeds, integrates, annotates a held-out technical batch, translates both ways and evaluates
+against the baselines. It calls the public verbs only, so it is also their shortest example. Leaves out: all choices
+a user might make; the next steps it prints are where those begin.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from syncyte import api
 from syncyte.data.cells import Cells
 from syncyte.data.split import choose_validation
 from syncyte.errors import DataError
+from syncyte.files import open_data
 
 BATCH_KEYS = ("batch", "donor", "donor_id", "sample", "batch_key", "library", "lane")
 LABEL_KEYS = ("cell_type", "celltype", "cell_types", "label", "labels", "annotation", "leiden", "cluster")
@@ -44,7 +45,7 @@ def demo(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     say = _Narrator(quiet)
-    cells = _simulated(out, seed, say) if data is None else api._cells(Path(data))
+    cells = _simulated(out, seed, say) if data is None else open_data(Path(data))
     batch_key, label_key = _key(cells, BATCH_KEYS), _key(cells, LABEL_KEYS)
     known, held, name = _hold_out(cells, batch_key, seed)
     say(f"{len(cells):,} cells, {' + '.join(cells.modalities)}; held out for scoring: {name} ({len(held):,} cells)")
@@ -84,7 +85,7 @@ def _simulated(out: Path, seed: int, say: _Narrator) -> Cells:
     from syncyte.recipes.simulate import simulate
 
     say("Simulating a paired multiome: 3,000 cells, 3 technical batches, 8 types in a lineage")
-    return api._cells(simulate(3000, seed))
+    return open_data(simulate(3000, seed))
 
 
 def _key(cells: Cells, names: Sequence[str]) -> str | None:
@@ -146,12 +147,13 @@ def _next_steps(
     out: Path, suffix: str, modalities: Sequence[str], batch_key: str | None, label_key: str | None, say: _Narrator
 ) -> None:
     keys = "".join(f" {flag} {key}" for flag, key in (("--batch-key", batch_key), ("--label-key", label_key)) if key)
+    keys = keys or " --batch-key BATCH --label-key CELL_TYPE"
     lines = [
         f"Report:  {out / 'report.html'}",
         f"Result:  {out / f'result{suffix}'}   (obsm: X_syncyte, X_syncyte_integrated; obs: syncyte_...)",
         "Next, with your own cells:",
         f"  syncyte demo --data YOUR{suffix} --out mine",
-        f"  syncyte train clm_x YOUR{suffix} --out RUN --preset small{keys or ' --batch-key BATCH --label-key CELL_TYPE'}",
+        f"  syncyte train clm_x YOUR{suffix} --out RUN --preset small{keys}",
         f"  syncyte embed RUN YOUR{suffix} --out OUT{suffix}",
     ]
     if len(modalities) > 1:

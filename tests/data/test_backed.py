@@ -163,12 +163,14 @@ def test_backed_anndata_is_read_through_its_own_handle(tmp_path: Path):
     adata.file.close()
 
 
-@pytest.mark.parametrize("part", ["indptr", "data", "index"])
+@pytest.mark.parametrize("part", ["indptr", "data", "index", "backwards"])
 def test_damage_is_named(tmp_path: Path, part: str):
     handle = written(tmp_path / "x.h5", counts(), "hdf5")
     with h5py.File(handle.path, "r+") as root:
         if part == "index":
             root["X/indices"][3] = 77
+        elif part == "backwards":
+            root["X/indptr"][4] = 0
         else:
             values = root[f"X/{part}"][:-2]
             del root[f"X/{part}"]

@@ -87,6 +87,22 @@ def without_var(folder: Path) -> Path:
     return folder / "novar.h5ad"
 
 
+def no_table(folder: Path) -> Path:
+    table().write_h5ad(folder / "notable.h5ad")
+    with h5py.File(folder / "notable.h5ad", "r+") as root:
+        del root["obs"].attrs["encoding-type"]
+    return folder / "notable.h5ad"
+
+
+def packed_damage(folder: Path) -> Path:
+    table(names(300)).write_h5ad(folder / "holes.h5ad", compression="gzip")
+    with h5py.File(folder / "holes.h5ad") as root:
+        chunk = root["X/data"].id.get_chunk_info(0)
+    data = bytearray((folder / "holes.h5ad").read_bytes())
+    data[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
+    return file(folder, "holes.h5ad", bytes(data))
+
+
 def text_matrix(folder: Path) -> Path:
     table().write_h5ad(folder / "text.h5ad")
     with h5py.File(folder / "text.h5ad", "r+") as root:
@@ -128,6 +144,8 @@ FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "HDF5 of something else": (other_hdf5, r"neither AnnData, MuData nor a 10x matrix \(it holds layer_1\)"),
     "damaged table": (without_var, r"novar\.h5ad cannot be read .* save it anew"),
+    "table that is none": (no_table, r"notable\.h5ad (is damaged: /obs is no table|cannot be read)"),
+    "damaged chunk": (packed_damage, r"holes\.h5ad cannot be read .* copy it again"),
     "text matrix": (text_matrix, r"text\.h5ad, X, holds text, not numbers"),
     "wrong shape": (wrong_shape, r"X is 19 x 12, its tables name 20 cells and 12 features"),
     "negative counts": (

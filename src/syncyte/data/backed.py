@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -60,7 +61,8 @@ class Handle:
         """Open the group or array, where it is not open yet."""
         if self._node is None or self._pid != os.getpid():
             self._root, self._pid = open_root(self.path, self.engine), os.getpid()
-            self._node = self._root[self.key]
+            with reading(self.path):
+                self._node = self._root[self.key]
         return self._node
 
     def close(self) -> None:
@@ -98,6 +100,21 @@ def open_root(path: str | os.PathLike[str], engine: Engine) -> Any:
         raise DataError(
             f"{path} cannot be opened ({error}). It is damaged, cut short or still being written: compare its size "
             "with the original and copy or download it again."
+        ) from error
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what libraries raise on damaged content into a sentence that names the file."""
+    try:
+        yield
+    except (DataError, AttributeError, NameError):  # the latter two would be faults of ours
+        raise
+    except Exception as error:
+        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"{path} cannot be read ({cause}). It is damaged or was not written by anndata, mudata or 10x software: "
+            "copy it again, or open it with the tool that made it and save it anew."
         ) from error
 
 
@@ -158,7 +175,8 @@ class CsrRows:
             return sp.csr_matrix((0, self.shape[1]), dtype=np.float32)
         unique, inverse = np.unique(np.asarray(rows, dtype=np.int64), return_inverse=True)
         start, stop = self.indptr[unique], self.indptr[unique + 1]
-        data, indices, offset = self._fetch(start, stop)
+        with reading(self.handle.path):
+            data, indices, offset = self._fetch(start, stop)
         lengths = stop - start
         indptr = np.concatenate([[0], np.cumsum(lengths)])
         if len(data) != indptr[-1]:  # something was read through
@@ -200,7 +218,9 @@ class DenseRows:
         blocks = [sp.csr_matrix((0, self.shape[1]), dtype=np.float32)]
         for first, last in runs(unique):
             for start in range(first, last, DENSE_CELLS):
-                blocks.append(canonical(array[start : min(start + DENSE_CELLS, last)]))
+                with reading(self.handle.path):
+                    block = array[start : min(start + DENSE_CELLS, last)]
+                blocks.append(canonical(block))
         block = canonical(sp.vstack(blocks, format="csr"))
         return block if np.array_equal(unique, rows) else block[inverse]
 
@@ -221,20 +241,21 @@ def open_matrix(handle: Handle, label: str) -> Rows:
         If it is no two-dimensional matrix of numbers.
     """
     node = handle.node()
-    kind = str(node.attrs.get("encoding-type") or node.attrs.get("h5sparse_format") or "")
-    if kind[:3] in ("csr", "csc"):
-        shape = node.attrs["shape"] if "shape" in node.attrs else node.attrs["h5sparse_shape"]
-        check_dtype(node["data"].dtype, label)
-        size = (int(shape[0]), int(shape[1]))
-        indptr = np.asarray(node["indptr"][:], dtype=np.int64)
-        _check_lengths(node, indptr, size[0] if kind[:3] == "csr" else size[1], label)
-        return CsrRows(handle, size, indptr) if kind[:3] == "csr" else turned(handle, size, indptr)
-    if len(getattr(node, "shape", ())) != 2:
-        raise DataError(
-            f"{label} is no matrix (found: {kind or type(node).__name__}). Write the file again with anndata."
-        )
-    check_dtype(node.dtype, label)
-    return DenseRows(handle, (int(node.shape[0]), int(node.shape[1])))
+    with reading(handle.path):
+        kind = str(node.attrs.get("encoding-type") or node.attrs.get("h5sparse_format") or "")
+        if kind[:3] in ("csr", "csc"):
+            shape = node.attrs["shape"] if "shape" in node.attrs else node.attrs["h5sparse_shape"]
+            check_dtype(node["data"].dtype, label)
+            size = (int(shape[0]), int(shape[1]))
+            indptr = np.asarray(node["indptr"][:], dtype=np.int64)
+            _check_lengths(node, indptr, size[0] if kind[:3] == "csr" else size[1], label)
+            return CsrRows(handle, size, indptr) if kind[:3] == "csr" else turned(handle, size, indptr)
+        if len(getattr(node, "shape", ())) != 2:
+            raise DataError(
+                f"{label} is no matrix (found: {kind or type(node).__name__}). Write the file again with anndata."
+            )
+        check_dtype(node.dtype, label)
+        return DenseRows(handle, (int(node.shape[0]), int(node.shape[1])))
 
 
 def storage_advice(handle: Handle) -> str:
@@ -261,6 +282,8 @@ def _check_lengths(node: Any, indptr: NDArray[np.int64], majors: int, label: str
             f"{label} is damaged: its row pointers speak of {int(indptr[-1]):,} values in {len(indptr) - 1:,} rows, "
             f"{stored:,} values and {majors:,} rows are there. Copy or write the file again."
         )
+    if indptr[0] or np.any(np.diff(indptr) < 0):
+        raise DataError(f"{label} is damaged: its row pointers go backwards. Copy or write the file again.")
 
 
 def turned(handle: Handle, shape: tuple[int, int], indptr: NDArray[np.int64]) -> Rows:

@@ -27,7 +27,7 @@ from syncyte.data.cells import Cells, Part, Rows, StackedRows
 from syncyte.data.counts import empty_cells, find_counts, layer_name
 from syncyte.data.covariates import combine, unprefixed
 from syncyte.data.harmonise import Columns, harmonise
-from syncyte.data.sources import Source, Table, kind_of, open_source
+from syncyte.data.sources import Source, kind_of, open_source
 from syncyte.errors import DataError, unknown
 from syncyte.types import Schema, json_ready
 
@@ -309,6 +309,3 @@ def to_mudata(cells: Cells) -> MuData:
         set_options(**before)
     mdata.uns["syncyte_read"] = json.dumps(cells.report)
     return mdata
-
-
-__all__ = ["Source", "Table", "open_cells", "read", "to_mudata"]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from syncyte.data.backed import Engine, Handle, canonical, check_dtype, open_matrix, open_root
+from syncyte.data.backed import Engine, Handle, canonical, check_dtype, open_matrix, open_root, reading
 from syncyte.data.cells import Cells, MemoryRows, Part, Rows
 from syncyte.data.counts import Slot
 from syncyte.errors import DataError, nearest
@@ -113,7 +113,7 @@ def kind_of(path: Path) -> str:
 
     if not h5py.is_hdf5(path):
         raise DataError(_not_hdf5(path))
-    with open_root(path, "hdf5") as root:
+    with open_root(path, "hdf5") as root, reading(path):
         keys = set(root)
         if "mod" in keys:
             return "h5mu"
@@ -235,8 +235,6 @@ def _open_path(path: Path, modality: str | None) -> Source:
             stack.enter_context(root)
         if "mod" not in root:
             return Source(path.name, (_from_group(path, root, engine, "/", path.name, modality),), None, origin)
-        from anndata.io import read_elem
-
         mods = root["mod"]
         order = [str(key) for key in mods.attrs.get("mod-order", sorted(mods))]
         order += sorted(set(mods) - set(order))
@@ -245,33 +243,25 @@ def _open_path(path: Path, modality: str | None) -> Source:
             for key in order
             if "obs" in mods[key]
         )
-        return Source(path.name, tables, read_elem(root["obs"]), origin)
+        return Source(path.name, tables, _read_table(root["obs"], path.name), origin)
 
 
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn what libraries raise on damaged content into a sentence that names the file."""
-    try:
-        yield
-    except (DataError, AttributeError, NameError):  # the latter two would be faults of ours
-        raise
-    except Exception as error:
-        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(
-            f"{path} cannot be read ({cause}). It is damaged or was not written by anndata, mudata or 10x software: "
-            "copy it again, or open it with the tool that made it and save it anew."
-        ) from error
+def _read_table(group: Any, label: str) -> pd.DataFrame:
+    from anndata.io import read_elem
+
+    table = read_elem(group)
+    if not isinstance(table, pd.DataFrame):
+        raise DataError(f"{label} is damaged: {group.name} is no table. Copy the file again, or write it anew.")
+    return table
 
 
 def _from_group(path: Path, group: Any, engine: Engine, prefix: str, label: str, key: str | None) -> Table:
     """Table of an AnnData on disk; matrices stay there."""
-    from anndata.io import read_elem
-
     if not hasattr(group["obs"], "keys"):  # anndata before 0.7 kept obs as one compound array
         from anndata.io import read_h5ad
 
         return from_anndata(read_h5ad(path), label, key)
-    obs, var = read_elem(group["obs"]), read_elem(group["var"])
+    obs, var = _read_table(group["obs"], label), _read_table(group["var"], label)
 
     def slot(inner: str, name: str, features: pd.DataFrame) -> Slot:
         handle = Handle(str(path), f"{prefix.rstrip('/')}/{inner}", engine)
@@ -280,7 +270,7 @@ def _from_group(path: Path, group: Any, engine: Engine, prefix: str, label: str,
     layers = list(group["layers"]) if "layers" in group else []
     slots = [slot("layers/counts", "layers['counts']", var)] if "counts" in layers else []
     if "raw" in group and "X" in group["raw"]:
-        slots.append(slot("raw/X", "raw.X", read_elem(group["raw"]["var"])))
+        slots.append(slot("raw/X", "raw.X", _read_table(group["raw"]["var"], label)))
     if "X" in group and group["X"].attrs.get("encoding-type") != "null":
         slots.append(slot("X", "X", var))
     slots += [slot(f"layers/{name}", f"layers[{name!r}]", var) for name in layers if name != "counts"]

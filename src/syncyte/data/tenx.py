@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from syncyte.data.backed import CsrRows, Handle, canonical, check_dtype, open_root
+from syncyte.data.backed import CsrRows, Handle, canonical, check_dtype, open_root, reading
 from syncyte.data.cells import MemoryRows, Rows
 from syncyte.data.counts import Slot
 from syncyte.data.sources import MATRIX, Table
@@ -67,9 +67,10 @@ def _text(dataset: Any) -> list[str]:
 
 def _rows(handle: Handle, label: str) -> Rows:
     group = handle.node()
-    features, cells = (int(size) for size in group["shape"][:])
-    check_dtype(group["data"].dtype, label)
-    indptr = np.asarray(group["indptr"][:], dtype=np.int64)
+    with reading(handle.path):
+        features, cells = (int(size) for size in group["shape"][:])
+        check_dtype(group["data"].dtype, label)
+        indptr = np.asarray(group["indptr"][:], dtype=np.int64)
     if len(indptr) != cells + 1 or indptr[-1] != group["data"].shape[0]:
         raise DataError(f"{label} is damaged: its column pointers do not fit its values. Copy or download it again.")
     return CsrRows(handle, (cells, features), indptr)

@@ -147,8 +147,8 @@ class Tokenizer:
         return np.flatnonzero(keep)
 
 
-def embedder(layout: Layout, width: int, components: int) -> TokenEmbedder:
-    """Token embedder of a layout."""
+def embedder(layout: Layout, width: int, components: int, bins: int = 0) -> TokenEmbedder:
+    """Token embedder of a layout; ``bins`` > 0 reads amounts in within-cell bins."""
 
     def tensor(values: NDArray | None) -> torch.Tensor | None:
         return None if values is None else torch.as_tensor(values)
@@ -161,4 +161,5 @@ def embedder(layout: Layout, width: int, components: int) -> TokenEmbedder:
         group=tensor(layout.group),
         position=tensor(layout.position),
         slot_of=tensor(layout.slot_of),
+        bins=bins,
     )

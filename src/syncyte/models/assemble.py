@@ -22,12 +22,13 @@ from syncyte.nn.linear_path import LinearPath
 
 
 class PathSpec(Config):
-    """Shape of one modality: features, linear components, interpolation nodes, and its head's likelihood."""
+    """Shape of one modality: features, linear components, interpolation nodes, likelihood of its head, value bins."""
 
     features: int
     components: int
     nodes: int
     likelihood: str
+    bins: int = 0
 
 
 class CellSpec(Config):
@@ -45,7 +46,9 @@ class CellSpec(Config):
     attention_dropout: float = 0.1
 
 
-def describe_start(start: LinearStart, likelihood: Mapping[str, str], **sizes: object) -> CellSpec:
+def describe_start(
+    start: LinearStart, likelihood: Mapping[str, str], bins: Mapping[str, int] | None = None, **sizes: object
+) -> CellSpec:
     """Description of the model that a start will fill."""
     paths = {
         name: {
@@ -53,6 +56,7 @@ def describe_start(start: LinearStart, likelihood: Mapping[str, str], **sizes: o
             "components": encoder.table.shape[1],
             "nodes": len(encoder.residual.nodes),
             "likelihood": likelihood[name],
+            "bins": (bins or {}).get(name, 0),
         }
         for name, encoder in start.encoders.items()
     }
@@ -76,7 +80,7 @@ def empty_model(spec: CellSpec, layouts: Mapping[str, Layout]) -> CellModel:
         )
         heads[name] = _empty_head(shape, spec.components, contexts, binary=not pearson)
         if spec.layers:
-            embedders[name] = embedder(layouts[name], spec.width, shape.components)
+            embedders[name] = embedder(layouts[name], spec.width, shape.components, shape.bins)
     sizes = CellSizes(
         spec.hidden, spec.layers, spec.width, spec.heads, spec.mixer_layers, spec.dropout, spec.attention_dropout
     )

@@ -26,6 +26,18 @@ def place_features(position: Float[Tensor, "t"]) -> Float[Tensor, "t p"]:
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
+def cell_bins(amount: Float[Tensor, "b n"], bins: int) -> Int[Tensor, "b n"]:
+    """Within-cell quantile bin of each amount: 1 to ``bins`` among the non-zero amounts of its cell, 0 for zero.
+
+    Ties share the lowest rank, so a bin depends on amounts alone and not on the order of tokens.
+    """
+    some = amount > 0
+    ordered = torch.where(some, amount, torch.inf).sort(dim=1).values
+    below = torch.searchsorted(ordered, amount.contiguous())
+    share = below / some.sum(dim=1, keepdim=True).clamp_min(1)
+    return torch.where(some, 1 + (share * bins).long().clamp(0, bins - 1), torch.zeros_like(below))
+
+
 class TokenEmbedder(nn.Module):
     """Embed the tokens of one modality.
 
@@ -43,6 +55,8 @@ class TokenEmbedder(nn.Module):
         ``(count,)`` chromosome code and relative place of each token, or None where tokens have no place.
     slot_of
         ``(f,)`` slot of each feature, for the ``slots`` layout.
+    bins
+        Number of within-cell quantile bins the amount of a token is read in; 0 reads its continuous logarithm.
     """
 
     def __init__(
@@ -55,12 +69,18 @@ class TokenEmbedder(nn.Module):
         group: Int[Tensor, "t"] | None = None,
         position: Float[Tensor, "t"] | None = None,
         slot_of: Int[Tensor, "f"] | None = None,
+        bins: int = 0,
     ) -> None:
         super().__init__()
         self.identity = nn.Embedding(count, width)
         nn.init.normal_(self.identity.weight, std=0.02)
         self.project = nn.Linear(width if slots else components, width, bias=False)
-        self.amount = nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width))
+        self.bins = bins
+        self.amount = (
+            nn.Embedding(bins + 1, width)
+            if bins
+            else nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width))
+        )
         self.norm = nn.LayerNorm(width)
         self.slot_table = nn.Parameter(torch.randn(slots, width) * 0.02) if slots else None
         self.register_buffer("slot_of", slot_of if slots else None)
@@ -89,10 +109,10 @@ class TokenEmbedder(nn.Module):
         summed = torch.zeros(cells * columns, rows.shape[1], dtype=rows.dtype, device=rows.device)
         summed = summed.index_add(0, token, rows * factor[:, None])
         amount = torch.zeros(cells * columns, dtype=rows.dtype, device=rows.device)
-        amount = amount.index_add(0, token, tokens.value[use]).view(cells, columns, 1)
+        amount = amount.index_add(0, token, tokens.value[use]).view(cells, columns)
         vectors = self.project(summed).view(cells, columns, -1) + self.identity(tokens.ids)
-        vectors = vectors + self.amount(torch.log1p(amount))
+        vectors = vectors + self.amount(cell_bins(amount, self.bins) if self.bins else torch.log1p(amount)[..., None])
         if self.group is not None and self.place is not None:
             places = self.group_table(self.group) + self.place_project(self.place)
             vectors = vectors + F.embedding(tokens.ids, places)
-        return self.norm(vectors), tokens.valid & (amount.squeeze(2) > 0)
+        return self.norm(vectors), tokens.valid & (amount > 0)

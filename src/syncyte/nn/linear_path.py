@@ -38,6 +38,12 @@ class LinearPath(nn.Module):
         Constants of the residual (overdispersion, clipping, least depth).
     """
 
+    share: Tensor
+    nodes: Tensor
+    zero: Tensor
+    center: Tensor
+    scale: Tensor
+
     def __init__(
         self,
         *,
@@ -87,7 +93,14 @@ class LinearPath(nn.Module):
     def forward(
         self, tokens: Tokens, visible: Visible
     ) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b 2"], Float[Tensor, "e"], Bool[Tensor, "e"]]:
-        """Latents (zero where the modality is not seen), visible depth and richness, entry weights, entries seen."""
+        """Latents (zero where the modality is not seen), visible depth and richness, entry weights, entries seen.
+
+        Always in full precision: under bf16 the linear model would lose what the residual is there to add.
+        """
+        with torch.autocast(self.table.device.type, enabled=False):
+            return self._exact(tokens, visible)
+
+    def _exact(self, tokens: Tokens, visible: Visible) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         count = visible.whole.shape[0]
         weight, depth, seen = self.entries(tokens, visible)
         starts = torch.searchsorted(tokens.cell, torch.arange(count, device=tokens.cell.device))

@@ -22,14 +22,14 @@ def augment(tokens: Tokens, generator: torch.Generator, dropout: float, thinning
     cells = tokens.ids.shape[0]
     if not (dropout or thinning) or len(tokens.value) == 0:
         return tokens
-    uniform = torch.rand(2, cells, generator=generator)
-    value = tokens.value
+    uniform = torch.rand(2, cells, generator=generator, device=generator.device)
+    value, cell = tokens.value.to(generator.device), tokens.cell.to(generator.device)
     if thinning:
-        keep = (1 - thinning * uniform[0])[tokens.cell.cpu()]
-        value = torch.binomial(value.cpu(), keep, generator=generator).to(value.device)
+        value = torch.binomial(value, (1 - thinning * uniform[0])[cell], generator=generator)
     if dropout:
-        drop = torch.rand(len(value), generator=generator) < (dropout * uniform[1])[tokens.cell.cpu()]
-        value = value.masked_fill(drop.to(value.device), 0)
+        drop = torch.rand(len(value), generator=generator, device=generator.device) < (dropout * uniform[1])[cell]
+        value = value.masked_fill(drop, 0)
+    value = value.to(tokens.value.device)
     return Tokens(tokens.feature, value, tokens.cell, tokens.token, tokens.ids, tokens.valid)
 
 
@@ -72,8 +72,9 @@ class MaskedShare(nn.Module):
         """Loss over hidden features of cells that have the modality."""
         cells = batch.present[self.modality]
         features = model.paths[self.modality].table.shape[0]
-        hidden = (torch.rand(len(batch), features, generator=generator) < self.ratio).to(cells.device)
-        alone = (torch.rand(len(batch), generator=generator) < self.alone).to(cells.device)
+        place = generator.device
+        hidden = (torch.rand(len(batch), features, generator=generator, device=place) < self.ratio).to(cells.device)
+        alone = (torch.rand(len(batch), generator=generator, device=place) < self.alone).to(cells.device)
         visible = {
             name: Visible(present, ~hidden) if name == self.modality else Visible(present & ~alone)
             for name, present in batch.present.items()
@@ -106,7 +107,8 @@ class MaskedWhole(nn.Module):
         present = torch.stack([batch.present[name] for name in model.names], dim=1)
         paired = present.sum(dim=1) > 1
         if model.training:
-            draw = torch.randint(len(self.targets), (len(batch),), generator=generator).to(paired.device)
+            draw = torch.randint(len(self.targets), (len(batch),), generator=generator, device=generator.device)
+            draw = draw.to(paired.device)
             return self._loss(model, batch, self.augmented(batch, generator, True), paired, draw)
         losses = [
             self._loss(model, batch, batch.tokens, paired, torch.full_like(batch.rows, index))

@@ -65,7 +65,7 @@ class CellRecipe(Config):
     """Everything that decides a cell model.
 
     ``tokens`` are the most tokens a cell may have, ``groups`` the number of patches, ``slots`` > 0 the published slot
-    layout, by modality. ``gate`` shrinks the learned residual of each
+    layout, ``bins`` > 0 within-cell value bins instead of log counts, by modality. ``gate`` shrinks the learned residual of each
     target as far as held-out cells ask for.
     """
 
@@ -76,6 +76,7 @@ class CellRecipe(Config):
     tokens: dict[str, int]
     groups: dict[str, int] = {}
     slots: dict[str, int] = {}
+    bins: dict[str, int] = {}
     likelihood: dict[str, str]
     masking: MaskingConfig
     stages: dict[str, StageConfig]
@@ -144,7 +145,8 @@ def assemble(config: CellRecipe, cells: Cells, split: Split, batch_key: str | No
     codes, names = batch_codes(cells, batch_key, split)
     vocabularies = {name: cells.part(name).var for name in cells.modalities}
     sizes = {**config.sizes.model_dump(), "batches": len(names) if len(names) > 1 else 0}
-    spec = describe_start(start, {name: config.likelihood[name] for name in cells.modalities}, **sizes)
+    likelihood = {name: config.likelihood[name] for name in cells.modalities}
+    spec = describe_start(start, likelihood, dict(config.bins), **sizes)
     layouts = layouts_of(config, vocabularies)
     model = empty_model(spec, layouts)
     fill_from_start(model, start)

@@ -112,6 +112,7 @@ def paper() -> CellRecipe:
         tokens={"rna": 1999, "atac": 1998},
         groups={"atac": 1998},
         slots={"atac": 600},
+        bins={"rna": 50},
         stage={"lr": 1e-4, "weight_decay": 0.01, "warmup_steps": 10_000, "batch_size": 8, "betas": (0.9, 0.999)},
     )
 

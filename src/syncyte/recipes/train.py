@@ -79,12 +79,12 @@ def train_recipe(
     split = split_cells(cells, batch_key, validation, seed)
     config, notes = recipe.adapt(config, cells.take(split.train))
     worker = start_worker(device)
-    with prepare_run(out, resume=resume, overwrite=overwrite, worker=worker) as folder:
+    # the caller's random state stays as it was
+    with prepare_run(out, resume=resume, overwrite=overwrite, worker=worker) as folder, torch.random.fork_rng([]):
         if folder.finished:
             return folder.path
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)  # initial weights; the caller's random state stays as it was
-            built = assemble(config, cells, split, batch_key, seed)
+        torch.manual_seed(seed)  # initial weights
+        built = assemble(config, cells, split, batch_key, seed)
         modules = recipe.objectives(config, tuple(known))
         stages = [stage for stage in config.stages.values() if stage.active]
         objectives = {stage.name: {key: modules[key] for key in stage.objectives} for stage in stages}

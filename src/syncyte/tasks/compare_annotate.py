@@ -1,0 +1,158 @@
+"""Annotation beside its baselines: the same labelled reference, the same held-out cells, the same modalities.
+
+Baselines stand on linear spaces of the reference: PCA of Pearson residuals for counts, LSI for open regions, side by
+side where cells have both. Logistic regression is printed plain and class-balanced, its strength chosen on a held-out
+part of the reference. Leaves out: how the model learns labels (``tasks.annotate``), peers (``benchmarks``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from syncyte.baselines.classify import LogisticClassifier, MajorityClassifier, MarkerScores, NeighborClassifier
+from syncyte.baselines.residual import Kind
+from syncyte.baselines.space import Scaling, Space
+from syncyte.data.cells import Cells
+from syncyte.data.split import choose_validation
+from syncyte.metrics.annotation import AnnotationScores, score_annotation
+from syncyte.modalities import modalities
+from syncyte.tasks.trained import Trained
+
+COLUMNS = ("accuracy", "macro_f1", "balanced_accuracy", "ece")
+SPACES: dict[Kind, tuple[Scaling, str]] = {
+    "pearson": ("pearson", "PCA of Pearson residuals"),
+    "depth": ("tfidf", "LSI"),
+}
+AXES = 50
+
+
+class Classifier(Protocol):
+    """What the baselines have in common."""
+
+    classes: Any
+
+    def predict(self, x: Any) -> NDArray[np.float64]:
+        """Probabilities ``(n, c)``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """Table of methods, what the figures of the model need, and what the methods read."""
+
+    table: pd.DataFrame
+    arrays: dict[str, NDArray[Any]]
+    text: str
+
+
+def compare_annotation(
+    trained: Trained,
+    name: str,
+    held: Cells,
+    reference: Cells,
+    label_key: str,
+    *,
+    batch_key: str | None = None,
+    method: str = "auto",
+    exclude: Sequence[str] = (),
+    seed: int = 0,
+    say: Callable[[str], None] = lambda text: None,
+) -> Annotated:
+    """Score the model and every baseline on labelled held-out cells.
+
+    Parameters
+    ----------
+    trained, name
+        The model and the name of its row.
+    held, reference
+        Aligned cells, all of them labelled.
+    batch_key
+        Technical batches of the reference, for choices.
+    method
+        How the model learns the labels, see ``tasks.annotate``.
+    exclude
+        Labels that mean no class: their cells are neither learned from nor scored.
+    """
+    from syncyte.tasks.annotate import annotate_cells
+
+    names = shared_modalities(held, reference)
+    held, reference = (
+        _with_all(cells.take(~cells.column(label_key).astype(str).isin(list(exclude)).to_numpy()), names)
+        for cells in (held, reference)
+    )
+    truth = held.column(label_key).astype(str).to_numpy()
+    say(f"annotate: {name}")
+    result = annotate_cells(
+        trained, held, reference, label_key, method=method, threshold=None, batch_key=batch_key, seed=seed, quiet=True
+    )
+    predicted = np.asarray(result.obs[f"syncyte_{label_key}"]).astype(str)
+    confidence = np.asarray(result.obs["syncyte_confidence"], dtype=np.float64)
+    scored = {name: score_labels(truth, predicted, confidence)}
+    for baseline, (x, model) in _fitted(held, reference, label_key, batch_key, seed).items():
+        say(f"annotate: {baseline}")
+        scored[baseline] = score_annotation(truth, model.predict(x), list(model.classes))
+    table = pd.DataFrame({key: scores.summary for key, scores in scored.items()}).T[list(COLUMNS)]
+    known = set(reference.column(label_key).astype(str))
+    unseen = sorted(set(truth) - known)
+    text = f"Read: {' + '.join(names)}; {len(held):,} cells scored, learned from {len(reference):,}."
+    if unseen:
+        text += f" {len(unseen)} held-out labels are not in the reference and cannot be right: {', '.join(unseen[:5])}."
+    arrays = {"truth": truth, "predicted": predicted, "confidence": confidence}
+    return Annotated(table.rename_axis("method"), arrays, text)
+
+
+def score_labels(truth: ArrayLike, predicted: NDArray[Any], confidence: NDArray[np.float64]) -> AnnotationScores:
+    """Scores of labels with a confidence; the other classes get nothing, so ``log_loss`` has no meaning here."""
+    classes, codes = np.unique(predicted, return_inverse=True)
+    chance = np.zeros((len(codes), len(classes)))
+    chance[np.arange(len(codes)), codes] = np.maximum(confidence, 1e-6)
+    return score_annotation(truth, chance, list(classes))
+
+
+def shared_modalities(held: Cells, reference: Cells) -> tuple[str, ...]:
+    """Modalities that all held-out cells and the reference have, else the one most held-out cells have."""
+    common = [name for name in held.modalities if name in reference.modalities]
+    whole = [name for name in common if held.present(name).all()]
+    return tuple(whole) or tuple(sorted(common, key=lambda name: -int(held.present(name).sum()))[:1])
+
+
+def _with_all(cells: Cells, names: Sequence[str]) -> Cells:
+    """Cells that have every one of the modalities, and nothing else in them."""
+    have = np.logical_and.reduce([cells.present(name) for name in names])
+    return cells.only(names).take(np.flatnonzero(have))
+
+
+def _fitted(
+    held: Cells, reference: Cells, label_key: str, batch_key: str | None, seed: int
+) -> dict[str, tuple[Any, Classifier]]:
+    """Fitted baselines by name, each with what it predicts from."""
+    labels = reference.column(label_key).astype(str).to_numpy()
+    known, new, words = [], [], []
+    markers: dict[str, tuple[Any, Classifier]] = {}
+    for name in reference.modalities:
+        x, seen = reference.counts(name), held.counts(name)
+        kind = modalities[name].residual
+        space = Space(SPACES[kind][0], AXES, seed).fit(x)
+        known.append(space.transform(x))
+        new.append(space.transform(seen))
+        words.append(SPACES[kind][1])
+        if kind == "pearson":
+            markers["marker scores"] = (seen, MarkerScores().fit(x, labels))
+    where = " + ".join(words)
+    old, fresh = np.hstack(known), np.hstack(new)
+    split = choose_validation(reference.column(batch_key) if batch_key else None, len(reference), seed=seed)
+    found: dict[str, tuple[Any, Classifier]] = {}
+    for balanced, kind_of in ((False, "plain"), (True, "balanced")):
+        trial = LogisticClassifier(balanced).tuned(
+            old[split.train], labels[split.train], old[split.validation], labels[split.validation]
+        )
+        model = LogisticClassifier(balanced, trial.strength).fit(old, labels)
+        found[f"logistic regression, {kind_of}, {where}"] = (fresh, model)
+    found[f"kNN-15, {where}"] = (fresh, NeighborClassifier().fit(old, labels))
+    return {**found, **markers, "majority class": (fresh, MajorityClassifier().fit(old, labels))}

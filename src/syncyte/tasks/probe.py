@@ -1,0 +1,196 @@
+"""Annotation with a frozen model: logistic regression on its latents and on class profiles.
+
+A *class profile* is the mean of the model's scaled residuals over the cells of a class, and a cell's score on it the
+product with its own residuals: one linear readout a class, in closed form. Every reference cell is scored on profiles
+made without its own fold, so the scores look as those of new cells do; loadings fitted to the same cells do not
+(measured on 90 open regions a cell: 0.79 of held-out cells right with profiles, 0.72 with the latents).
+Which blocks are used is chosen for each modality on held-out cells. Leaves out: training of the model (``finetune``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from syncyte.baselines.classify import LogisticClassifier
+from syncyte.baselines.residual import Residual, ResidualMatrix
+from syncyte.data.cells import Cells
+from syncyte.nn.linear_path import LinearPath
+from syncyte.tasks.calibrate import fit_temperature, log_loss, temper
+from syncyte.tasks.labelled import Labelled
+from syncyte.tasks.trained import Trained
+from syncyte.types import Visible
+
+CLIP = 3.0
+STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
+FIRST_STRENGTH = 0.1
+BLOCKS: tuple[tuple[str, ...], ...] = (("profiles", "latents"), ("profiles",), ("latents",))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the frozen model says of cells, for one modality.
+
+    Attributes
+    ----------
+    latents
+        ``(n, k)`` linear latents.
+    context
+        ``(n, 2)`` standardised log depth and richness.
+    scores
+        ``(n, folds, c)`` product with the sums of residuals of each class in each fold of the reference.
+    """
+
+    latents: NDArray[np.float32]
+    context: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Blocks by modality, penalty and class weights, and the log loss they had on held-out cells."""
+
+    blocks: dict[str, tuple[str, ...]]
+    strength: float = FIRST_STRENGTH
+    balanced: bool = False
+    loss: float = float("inf")
+
+    def words(self) -> str:
+        """For the provenance."""
+        parts = "; ".join(f"{name}: {' and '.join(blocks)}" for name, blocks in self.blocks.items())
+        return f"{parts}; C {self.strength:g}; {'balanced' if self.balanced else 'plain'} class weights"
+
+
+class Profiles:
+    """Sums of residuals by fold and class of the reference, by modality."""
+
+    def __init__(self, trained: Trained, labelled: Labelled) -> None:
+        self.residuals = {name: _residual(trained.model.paths[name]) for name in labelled.cells.modalities}
+        hot = np.eye(len(labelled.classes), dtype=np.float32)[labelled.codes]
+        # classes weigh by the root of their size; the common mean drops out
+        target = (hot - hot.mean(axis=0)) / np.sqrt(np.maximum(hot.sum(axis=0), 1))
+        folds = int(labelled.folds.max()) + 1
+        self.tables: dict[str, NDArray[np.float32]] = {}
+        for name, (residual, center) in self.residuals.items():
+            table = np.zeros((folds, len(residual.share), len(labelled.classes)), dtype=np.float32)
+            for rows, counts in labelled.cells.blocks(name):
+                for fold in np.unique(labelled.folds[rows]):
+                    inside = np.flatnonzero(labelled.folds[rows] == fold)
+                    matrix = ResidualMatrix(*residual.split(counts[inside]), center)
+                    table[fold] += matrix.transpose_dot(target[rows[inside]])
+            self.tables[name] = table
+
+    def scores(self, cells: Cells, name: str) -> NDArray[np.float32]:
+        """``(n, folds, c)`` scores of cells."""
+        table = self.tables[name]
+        folds, features, classes = table.shape
+        flat = np.ascontiguousarray(table.transpose(1, 0, 2).reshape(features, folds * classes))
+        residual, center = self.residuals[name]
+        scores = np.zeros((len(cells), folds, classes), dtype=np.float32)
+        for rows, counts in cells.blocks(name):
+            block = ResidualMatrix(*residual.split(counts), center).dot(flat)
+            scores[rows] = block.reshape(len(rows), folds, classes)
+        return scores
+
+
+def _residual(path: LinearPath) -> tuple[Residual, NDArray[np.float32]]:
+    """The path's scaling for sparse matrices, and its centre."""
+    share, nodes, zero, center = (value.detach().cpu().numpy() for value in (path.share, path.nodes, path.zero, path.center))
+    kind = "pearson" if path.pearson else "depth"
+    return Residual(kind, share.astype(np.float64), nodes.astype(np.float64), zero), center  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def read_evidence(
+    trained: Trained, profiles: Profiles, cells: Cells, *, private: bool, batch_size: int | None = None
+) -> dict[str, Evidence]:
+    """Evidence of aligned cells by modality; ``private`` leaves out the latents that were fitted across modalities."""
+    model = trained.model
+    found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in cells.modalities}
+    for batch in trained.batches(cells, batch_size):
+        for name, blocks in found.items():
+            index = model.names.index(name)
+            latent, amounts, _, _ = model.paths[name](batch.tokens[name], Visible(batch.present[name]))
+            context = (amounts.clamp_min(1).log() - model.context_mean[index]) / model.context_sd[index]
+            first = model.components if private else 0
+            blocks.append(torch.cat([context, latent[:, first:]], dim=1).cpu().numpy())
+    whole = {name: np.concatenate(blocks) for name, blocks in found.items()}
+    return {name: Evidence(both[:, 2:], both[:, :2], profiles.scores(cells, name)) for name, both in whole.items()}
+
+
+class Probe:
+    """Logistic regression on chosen blocks of evidence.
+
+    Parameters
+    ----------
+    labelled
+        Reference.
+    evidence
+        Of the reference, by modality.
+    """
+
+    def __init__(self, labelled: Labelled, evidence: Mapping[str, Evidence]) -> None:
+        self.labelled, self.evidence = labelled, dict(evidence)
+        self.folds = np.arange(int(labelled.folds.max()) + 1)
+
+    def choose(self) -> Choice:
+        """Blocks of each modality by itself, then penalty and class weights of all together, on the held folds."""
+        blocks = {
+            name: min((self._scored(Choice({name: blocks})) for blocks in BLOCKS), key=lambda choice: choice.loss).blocks[name]
+            for name in self.evidence
+        }
+        trials = [Choice(blocks, strength, balanced) for balanced in (False, True) for strength in STRENGTHS]
+        return min((self._scored(trial) for trial in trials), key=lambda choice: choice.loss)
+
+    def held_out(self, choice: Choice) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Cells of the held folds and their probabilities ``(h, c)`` from the other folds."""
+        rows, chances = [], []
+        for fold in self.labelled.held:
+            train, held = self.labelled.rows(fold)
+            rows.append(held)
+            chances.append(self._fit_predict(choice, train, self.folds[self.folds != fold], self.evidence, held))
+        return np.concatenate(rows), np.concatenate(chances)
+
+    def predict(self, choice: Choice, query: Mapping[str, Evidence]) -> NDArray[np.float64]:
+        """Probabilities ``(n, c)`` of new cells from the whole reference."""
+        return self._fit_predict(choice, np.arange(len(self.labelled.codes)), self.folds, query, None)
+
+    def _scored(self, choice: Choice) -> Choice:
+        rows, chance = self.held_out(choice)
+        truth = self.labelled.codes[rows]
+        return replace(choice, loss=log_loss(temper(chance, fit_temperature(chance, truth)), truth))
+
+    def _fit_predict(
+        self,
+        choice: Choice,
+        train: NDArray[np.int64],
+        use: NDArray[np.int64],
+        new: Mapping[str, Evidence],
+        rows: NDArray[np.int64] | None,
+    ) -> NDArray[np.float64]:
+        """Learn from ``train`` cells, which lie in the folds ``use``; predict ``rows`` (all by default) of ``new``."""
+        known, asked = [], []
+        for name, blocks in choice.blocks.items():
+            old, fresh = self.evidence[name], new[name]
+            pick = slice(None) if rows is None else rows
+            known.append(old.context[train])
+            asked.append(fresh.context[pick])
+            if "latents" in blocks:
+                known.append(old.latents[train])
+                asked.append(fresh.latents[pick])
+            if "profiles" in blocks:
+                all_scores = old.scores[train][:, use].sum(axis=1)
+                own = all_scores - old.scores[train, self.labelled.folds[train]]
+                other = fresh.scores[pick][:, use].sum(axis=1) * (1 - 1 / len(use))
+                middle, spread = own.mean(axis=0), np.maximum(own.std(axis=0), 1e-6)
+                known.append(CLIP * np.tanh((own - middle) / spread / CLIP))
+                asked.append(CLIP * np.tanh((other - middle) / spread / CLIP))
+        codes = self.labelled.codes[train]
+        model = LogisticClassifier(choice.balanced, choice.strength).fit(np.hstack(known), codes)
+        chance = np.zeros((len(asked[0]), len(self.labelled.classes)))
+        chance[:, model.classes.astype(np.int64)] = model.predict(np.hstack(asked))
+        return chance

@@ -1,0 +1,187 @@
+"""A whole evaluation on simulated cells: which tables, what is said where something cannot be scored."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import types
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.examples import small_cells
+
+from syncyte import api
+from syncyte.errors import DataError
+from syncyte.recipes.train import configure, train_recipe
+from syncyte.report.build import report_from_evaluation
+from syncyte.tasks import compare_embed, evaluate
+from syncyte.tasks.evaluate import evaluate_cells
+from syncyte.tasks.result import Result
+from syncyte.tasks.trained import load_trained
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    import syncyte.recipes  # noqa: F401 - registers the recipes
+
+    cells = api._cells(small_cells(360, types=3))
+    rng = np.random.default_rng(0)
+    held = np.sort(rng.choice(360, 110, replace=False))
+    known = np.setdiff1d(np.arange(360), held)
+    run = tmp_path_factory.mktemp("evaluate") / "run"
+    train_recipe(
+        configure("clm_x", "tiny"),
+        cells.take(known),
+        run,
+        batch_key="batch",
+        label_key="cell_type",
+        quiet=True,
+        device="cpu",
+    )
+    return load_trained(run, "cpu"), cells.take(held), cells.take(known)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Leave fine-tuning and UMAP to their own tests."""
+
+    def annotate_cells(trained, query, reference, label_key, **settings):
+        labels = query.obs[label_key].astype(str).to_numpy()
+        return Result(
+            "annotate",
+            query.names,
+            obs={f"syncyte_{label_key}": labels, "syncyte_confidence": np.full(len(labels), 0.9)},
+        )
+
+    monkeypatch.setattr("syncyte.tasks.annotate.annotate_cells", annotate_cells)
+    monkeypatch.setattr(evaluate, "umap_coordinates", lambda values, seed: (np.arange(len(values)), values[:, :2]))
+
+
+@pytest.fixture(scope="module")
+def whole(world):
+    trained, held, known = world
+    patch = pytest.MonkeyPatch()
+    patch.setattr(evaluate, "umap_coordinates", lambda values, seed: (np.arange(len(values)), values[:, :2]))
+    keys = {"batch_key": "batch", "label_key": "cell_type", "tasks": ("translate", "embed")}
+    found = evaluate_cells(trained, held, known, **keys, quiet=True)
+    patch.undo()
+    return found
+
+
+def test_translation_tables_hold_model_baselines_and_oracles(whole):
+    for key, headline in (("translate rna to atac", "auroc"), ("translate atac to rna", "r")):
+        table = whole.tables[key]
+        assert table.columns[0] == headline
+        assert table.index[0] == "syncyte tiny" == whole.model
+        wanted = {"mean profile", "mean x depth", "kNN-50", "linear start", "oracle: cell-type mean"}
+        assert wanted <= set(table.index) and sum("ridge" in name for name in table.index) == 2
+        assert table.loc["syncyte tiny", headline] > table.loc["mean profile", headline]
+        assert (table[f"{headline}_low"] <= table[headline]).all() and (
+            table[f"{headline}_high"] >= table[headline]
+        ).all()
+        assert len(whole.arrays[key]["per_feature"]) == len(whole.arrays[key]["names"])
+        assert "2 technical batches" in whole.text[key] and "linear path" in whole.text[key]
+    assert {"predicted", "observed", "entries"} <= set(whole.tables["translate rna to atac reliability"])
+    assert whole.tables["translate atac to rna"].loc["mean profile", "r"] == 0
+
+
+def test_embedding_table_pairs_and_provenance(whole, world):
+    table = whole.tables["embed"]
+    assert {"syncyte tiny", "syncyte tiny, rna alone", "PCA (rna)", "LSI (atac)"} <= set(table.index)
+    assert table["nmi"].between(0, 1).all()
+    assert set(whole.tables["embed pairs"].index) >= {"syncyte tiny"}
+    assert set(whole.arrays["umap"]) == {"coordinates", "label", "batch"}
+    assert set(whole.tables["training"]["split"]) >= {"train"}
+    assert whole.provenance["preset"] == "tiny" and whole.provenance["coverage"]
+
+
+def test_the_report_takes_it(whole):
+    titles = [section.title for section in report_from_evaluation(whole).sections]
+    assert titles[0] == "Summary" and "Embedding" in titles and any(title.startswith("Translate") for title in titles)
+
+
+def test_annotation_stands_beside_baselines(world):
+    trained, held, known = world
+    work = _work(world)
+    evaluate._annotate(work)
+    table = work.tables["annotate"]
+    assert table.loc["syncyte tiny", "accuracy"] == 1.0 and table.loc["syncyte tiny", "ece"] == pytest.approx(0.1)
+    assert sum("logistic" in name for name in table.index) == 2
+    best = table.drop(index="syncyte tiny")["accuracy"].max()
+    assert table.loc["majority class", "accuracy"] < best
+    assert len(work.arrays["annotate"]["truth"]) == len(held)
+    assert trained.modalities == ("rna", "atac") and len(known) == 250
+
+
+def test_integration_borrows_reference_cells_when_one_batch_is_held_out(world, monkeypatch):
+    def integrate_cells(trained, cells, **settings):
+        return Result("integrate", cells.names, obsm={"X_syncyte_integrated": np.eye(len(cells), 4, dtype=np.float32)})
+
+    fake = types.ModuleType("syncyte.tasks.integrate")
+    fake.integrate_cells = integrate_cells
+    monkeypatch.setitem(sys.modules, "syncyte.tasks.integrate", fake)
+    trained, held, known = world
+    first = held.obs["batch"].astype(str).to_numpy() == "batch_1"
+    work = _work((trained, held.take(first), known))
+    evaluate._integrate(work)
+    assert "beside as many of the reference" in work.text["integrate"]
+    table = work.tables["integrate"]
+    assert {"syncyte tiny", "syncyte tiny, not integrated", "PCA (rna)"} <= set(table.index)
+    assert table["overall"].between(0, 1).all()
+
+
+def test_what_is_missing_is_said(world):
+    trained, held, known = world
+    alone = evaluate_cells(trained, held.only(["rna"]), known, quiet=True)
+    assert not any(key.startswith("translate") or key == "annotate" for key in alone.tables)
+    notes = alone.text["notes"]
+    assert "Translation is not scored" in notes and "no label column" in notes and "Integration is not scored" in notes
+    assert "No labels" in alone.text["embed"]
+
+
+def test_cells_of_the_reference_are_left_out_or_warned_about(world):
+    trained, held, known = world
+    notes: list[str] = []
+    mixed = compare_embed.stack_cells(held, known.take(np.arange(5)))
+    assert len(evaluate._new_cells(mixed, known, notes)) == len(held) and "5 cells are in the reference" in notes[0]
+    assert len(evaluate._new_cells(known, known, notes)) == len(known) and "WARNING" in notes[1]
+
+
+def test_columns_of_the_run_may_be_absent_others_may_not(world):
+    trained, held, known = world
+    bare = dataclasses.replace(held, obs=held.obs.drop(columns="cell_type"))
+    notes: list[str] = []
+    assert evaluate._key(trained, "label_key", "cell_type", bare, known, notes) is None and "no column" in notes[0]
+    with pytest.raises(DataError, match="lineag"):
+        evaluate._key(trained, "label_key", "lineages", held, known, notes)
+
+
+def test_large_sets_are_sampled_and_tiny_ones_refused(world):
+    _, held, _ = world
+    notes: list[str] = []
+    assert len(evaluate._sample(held, 50, 0, "held-out", notes)) == 50 and "random 50" in notes[0]
+    with pytest.raises(DataError, match="at least 20"):
+        evaluate._sample(held.take(np.arange(3)), 50, 0, "held-out", notes)
+
+
+def _work(world) -> evaluate.Work:
+    trained, held, known = world
+    return evaluate.Work(
+        trained,
+        "syncyte tiny",
+        trained.align(held),
+        trained.align(known),
+        "batch",
+        "cell_type",
+        0,
+        lambda text: None,
+    )
+
+
+def test_stacked_cells_read_as_their_parts(world):
+    _, held, known = world
+    both = compare_embed.stack_cells(held, known)
+    expected = np.concatenate([compare_embed.depths(held, "rna"), compare_embed.depths(known, "rna")])
+    assert np.array_equal(compare_embed.depths(both, "rna"), expected)
+    assert isinstance(both.obs, pd.DataFrame) and both.names.is_unique
