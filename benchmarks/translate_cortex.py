@@ -77,7 +77,7 @@ def main() -> None:
     for run in given.runs:
         trained = load_trained(run, "cpu")
         print(f"{run.name}: {trained.metrics.get('cpu_seconds', float('nan')):.0f} CPU seconds of training")
-        keys = {"batch_key": given.batch_key, "label_key": given.label_key, "tasks": ("translate",)}
+        keys = {"batch_key": given.batch_key, "label_key": given.label_key, "tasks": ("translate",), "most_features": None}
         found = evaluate_cells(trained, held, reference, **keys, quiet=True)
         for key, table in found.tables.items():
             if key.startswith("translate") and not key.endswith("reliability"):

@@ -100,9 +100,9 @@ def train(
 
     config = configure(recipe, preset, settings)
     cells = open_data(data, modality, genome, layer, force)
-    keys = {"batch_key": batch_key, "label_key": label_key, "validation": validation, "command": _command()}
-    how = {"resume": resume, "overwrite": overwrite, "device": device, "seed": seed, "quiet": quiet}
-    train_recipe(config, cells, Path(out), **keys, **how)
+    keys: dict[str, Any] = {"batch_key": batch_key, "label_key": label_key, "validation": validation}
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "device": device, "seed": seed, "quiet": quiet}
+    train_recipe(config, cells, Path(out), command=_command(), **keys, **how)
     return load(out, device=device)
 
 

@@ -41,8 +41,8 @@ class Schema:
 class Tokens:
     """One modality's view of a minibatch; ragged over measured features, padded over tokens.
 
-    A token is a gene, a patch of regions, ...; an *entry* is one measured (non-zero) feature of one cell. A token may hold
-    many entries (a patch holds the open regions in it); entries that got no token still feed the linear path.
+    A token is a gene, a patch of regions, ...; an *entry* is one measured (non-zero) feature of one cell. A token may
+    hold many entries (a patch holds the open regions in it); entries that got no token still feed the linear path.
 
     Attributes
     ----------

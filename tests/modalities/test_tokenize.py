@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.tiny import tensors
 
+from syncyte.errors import ConfigError
 from syncyte.modalities import Layout, Tokenizer, all_schemas, embedder, modalities
 from syncyte.modalities.atac import patch_regions
 
@@ -111,7 +112,7 @@ def test_atac_layout_follows_the_genome():
     layout = modalities["atac"].layout(var, tokens=50, groups=12)
     assert layout.most == 50 and layout.slot_of is None and layout.slots == 0
     assert layout.group.shape == layout.position.shape == (layout.count,)
-    assert 0 <= layout.position.min() and layout.position.max() <= 1
+    assert layout.position.min() >= 0 and layout.position.max() <= 1
     chrom = pd.Series(var.index).str.partition(":")[0].to_numpy()
     for patch in range(layout.count):
         assert len(set(chrom[layout.token_of == patch])) == 1
@@ -157,11 +158,17 @@ def test_slot_embedding_is_a_dense_linear_layer_over_slots():
 def test_token_vectors_by_hand():
     """Weighted sum of table rows, identity and amount; hidden entries take their token with them."""
     layout = Layout(np.array([0, 0, 1, 2]), 3, 9)
-    tokens = tensors(Tokenizer(layout, np.full(4, 0.25, dtype=np.float32)), sp.csr_matrix([[1.0, 4, 0, 2]], dtype=np.float32))
+    tokens = tensors(
+        Tokenizer(layout, np.full(4, 0.25, dtype=np.float32)), sp.csr_matrix([[1.0, 4, 0, 2]], dtype=np.float32)
+    )
     module = embedder(layout, 6, components=2)
     table, weight = torch.randn(4, 2), torch.tensor([0.5, -1.0, 2.0])
     vectors, valid = module(tokens, table, weight, torch.tensor([True, True, False]))
-    first = module.project(0.5 * table[0] - table[1]) + module.identity.weight[0] + module.amount(torch.log(torch.tensor([6.0])))
+    first = (
+        module.project(0.5 * table[0] - table[1])
+        + module.identity.weight[0]
+        + module.amount(torch.log(torch.tensor([6.0])))
+    )
     torch.testing.assert_close(vectors[0, 0], module.norm(first))
     assert valid.tolist() == [[True, False]]
 
@@ -174,7 +181,5 @@ def test_registered_modalities_answer():
     np.testing.assert_allclose(modalities["rna"].observed(counts).toarray(), expected, rtol=1e-6)
     layout = modalities["rna"].layout(pd.DataFrame(index=list("abc")), tokens=2, groups=9)
     assert (layout.count, layout.most, layout.group, layout.slots) == (3, 2, None, 0)
-    with pytest.raises(Exception, match="Unknown modality 'rnaa'. Did you mean 'rna'"):
+    with pytest.raises(ConfigError, match=r"Unknown modality 'rnaa'\. Did you mean 'rna'"):
         modalities["rnaa"]
-
-

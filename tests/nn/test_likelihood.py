@@ -29,7 +29,9 @@ def test_negative_binomial(theta):
     size = theta or 10.0
     given = None if theta is None else torch.tensor(theta)
     got = likelihoods["nb"].log_prob(*GRID, given)
-    np.testing.assert_allclose(got.numpy(), stats.nbinom.logpmf(target, size, size / (size + rate)), rtol=1e-5, atol=2e-5)
+    np.testing.assert_allclose(
+        got.numpy(), stats.nbinom.logpmf(target, size, size / (size + rate)), rtol=1e-5, atol=2e-5
+    )
 
 
 def test_bernoulli():

@@ -84,7 +84,9 @@ def test_hidden_values_leave_no_trace(case):
     hidden = ~visible[tokens.cell, tokens.feature]
     noisy = tokens.value + hidden * torch.randint(1, 50, tokens.value.shape).float()
     other = type(tokens)(tokens.feature, noisy, tokens.cell, tokens.token, tokens.ids, tokens.valid)
-    for one, two in zip(path(tokens, seen(block.shape[0], visible)), path(other, seen(block.shape[0], visible)), strict=True):
+    for one, two in zip(
+        path(tokens, seen(block.shape[0], visible)), path(other, seen(block.shape[0], visible)), strict=True
+    ):
         assert torch.equal(one, two)
 
 

@@ -88,7 +88,10 @@ def test_products_and_decompositions_equal_dense_ones():
 
 def test_ridge_solves_its_normal_equations():
     rng = np.random.default_rng(2)
-    design, target = rng.standard_normal((50, 4)).astype(np.float32), sp.random(50, 7, 0.3, random_state=0, format="csr")
+    design, target = (
+        rng.standard_normal((50, 4)).astype(np.float32),
+        sp.random(50, 7, 0.3, random_state=0, format="csr"),
+    )
     weight, bias = ridge(design, target, 3.0)
     stacked = np.vstack([design - design.mean(axis=0), np.sqrt(3.0) * np.eye(4)])
     goal = np.vstack([target.toarray() - target.toarray().mean(axis=0), np.zeros((4, 7))])

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from tests.examples import small_cells
 
-from syncyte import api
+from syncyte.data.read import open_cells
 from syncyte.errors import DataError
+from syncyte.modalities import all_schemas
 from syncyte.recipes.train import configure, train_recipe
 from syncyte.report.build import report_from_evaluation
 from syncyte.tasks import compare_embed, evaluate
@@ -25,7 +26,7 @@ from syncyte.tasks.trained import load_trained
 def world(tmp_path_factory):
     import syncyte.recipes  # noqa: F401 - registers the recipes
 
-    cells = api._cells(small_cells(360, types=3))
+    cells = open_cells(small_cells(360, types=3), schemas=all_schemas())
     rng = np.random.default_rng(0)
     held = np.sort(rng.choice(360, 110, replace=False))
     known = np.setdiff1d(np.arange(360), held)
@@ -141,7 +142,7 @@ def test_what_is_missing_is_said(world):
 
 
 def test_cells_of_the_reference_are_left_out_or_warned_about(world):
-    trained, held, known = world
+    _, held, known = world
     notes: list[str] = []
     mixed = compare_embed.stack_cells(held, known.take(np.arange(5)))
     assert len(evaluate._new_cells(mixed, known, notes)) == len(held) and "5 cells are in the reference" in notes[0]

@@ -1,6 +1,7 @@
 """Closed forms behind the linear start: ridge, decoders of values and of openings, and the level.
 
-Pure functions of arrays and sparse counts. Leaves out: which cells and latents they are fitted on (``baselines.start``).
+Pure functions of arrays and sparse counts. Leaves out: which cells and latents they are fitted on
+(``baselines.start``).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def raw_context(counts: sp.csr_matrix, residual: Residual) -> NDArray[np.float64
 
 
 def level_features(latent: NDArray[np.float32], context: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``(cells, 2k + 5)``: latents, context, its squares and product, latents x log depth. ``nn.heads`` has it in torch."""
+    """``(cells, 2k + 5)``: latents, context, its squares and product, latents x log depth; ``nn.heads`` in torch."""
     depth, richness = context[:, :1], context[:, 1:]
     return np.hstack([latent, context, depth**2, richness**2, depth * richness, latent * depth])
 
@@ -42,6 +43,7 @@ def ridge(
 def mean_decoder(
     latent: NDArray[np.float32], context: NDArray[np.float32], counts: sp.csr_matrix
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Ridge of log1p counts per 10,000: weights ``(k, f)``, bias ``(f,)`` and effect of the context ``(2, f)``."""
     totals = np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1)
     data = np.log1p(counts.data * np.repeat(PER_CELL / totals, np.diff(counts.indptr)))
     target = sp.csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape)
@@ -50,6 +52,7 @@ def mean_decoder(
 
 
 def fit_level(features: NDArray[np.float32], depth: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Poisson regression of the depth: weights ``(l,)`` and bias of the log of its mean."""
     from sklearn.linear_model import PoissonRegressor
 
     mean, sd = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-6)
@@ -67,6 +70,11 @@ def relative_decoder(
     share: NDArray[np.float64],
     penalty: float = 30.0,
 ) -> NDArray[np.float64]:
+    """Weights ``(k, f)`` of the relative change of each opening's rate ``depth * share``, in closed form.
+
+    Least squares of ``(y - n p) / sqrt(n p)`` on ``sqrt(n p) z`` with a ridge ``penalty``; one eigendecomposition of
+    ``sum_i n_i z_i z_i^T`` serves all regions.
+    """
     z = latent.astype(np.float64)
     values, vectors = np.linalg.eigh(z.T @ (z * depth[:, None]))
     moment = np.asarray((opened.T @ z).T) - np.outer(z.T @ depth, share)

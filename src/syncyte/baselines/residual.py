@@ -3,8 +3,8 @@
 Two scalings, both with the total of the cell ``n`` and the training share of the feature ``p``:
 
 - ``pearson``: ``(x - n p) / sqrt(n p + (n p)^2 / theta)``, clipped; Lause, Berens & Kobak, Genome Biology 2021.
-- ``depth``: open or closed ``y``: ``(y - n p) / sqrt(max(n, floor)) / sqrt(p + 0.3 mean p)``; keeps what log TF-IDF loses at
-  few open regions a cell.
+- ``depth``: open or closed ``y``: ``(y - n p) / sqrt(max(n, floor)) / sqrt(p + 0.3 mean p)``; keeps what log TF-IDF
+  loses at few open regions a cell.
 
 Almost all values are zero and the residual of a zero depends on depth and feature only, so a block of residuals is
 ``S + A @ B``: ``S`` sparse corrections at the measured entries, ``A`` (cells, m) piecewise-linear coordinates of the

@@ -1,17 +1,18 @@
-"""The linear model every cell model starts from, and a baseline of its own: cross-covariance factors with closed-form decoders.
+"""The linear model every cell model starts from, and a baseline of its own: shared factors with closed-form decoders.
 
-Encoders are the singular vectors of the cross-covariance between the residuals of two modalities over paired cells (shared
-components), beside the leading components of each modality alone (private components). Where pairs are few and
+Encoders are the singular vectors of the cross-covariance between the residuals of two modalities over paired cells
+(shared components), beside the leading components of each modality alone (private components). Where pairs are few and
 unpaired cells many, a bridge takes its place: the first modality's own components, learned on all its cells, are the
 shared space; the others reach it by a small regression of latents on latents over the pairs; and each decoder is that
 regression times a decoder learned on all cells of its own modality, so pairs only have to teach a few hundred numbers.
 Decoders:
 
 - counts: ridge of log1p counts per 10,000 on the other modality's shared latents and its log depth;
-- open or closed: ``W_j = (p_j G + c I)^-1 sum_i z_i (y_ij - n_i p_j)`` with ``G = sum_i n_i z_i z_i^T``: least squares of the
-  relative change, weighted by the expected count; one eigendecomposition serves all regions;
-- level: Poisson regression of the depth on latents, the other modality's depth context, its squares, and latents x log depth. The
-  mean of the depth, not of its log, is what a probability needs; this alone is worth more than any network tried.
+- open or closed: ``W_j = (p_j G + c I)^-1 sum_i z_i (y_ij - n_i p_j)`` with ``G = sum_i n_i z_i z_i^T``: least squares
+  of the relative change, weighted by the expected count; one eigendecomposition serves all regions;
+- level: Poisson regression of the depth on latents, the other modality's depth context, its squares, and latents x log
+  depth. The mean of the depth, not of its log, is what a probability needs; this alone is worth more than any network
+  tried.
 
 Component k enters a decoder scaled by its singular value over the first, a prior whose variance falls with it.
 Leaves out: anything iterative. At most ``MOST_CELLS`` cells are used, so memory does not grow with the data.
@@ -85,8 +86,8 @@ class Encoder:
 class Decoder:
     """Linear decoder of one modality from the latent space.
 
-    ``weight`` (k, f), ``bias`` (f,), ``context`` (2, f) effect of the source's depth context (counts only), ``level`` and
-    ``level_bias`` predict the log of the expected depth from ``level_features``.
+    ``weight`` (k, f), ``bias`` (f,), ``context`` (2, f) effect of the source's depth context (counts only), ``level``
+    and ``level_bias`` predict the log of the expected depth from ``level_features``.
     """
 
     kind: Kind
@@ -165,8 +166,8 @@ def fit_start(
     shared, private
         Components of the cross-covariance and of each modality alone.
     mode
-        ``auto``, ``cross`` (cross-covariance of the pairs), ``bridge`` (few pairs) or ``separate`` (no pairs used: every
-        modality alone).
+        ``auto``, ``cross`` (cross-covariance of the pairs), ``bridge`` (few pairs) or ``separate`` (no pairs used:
+        every modality alone).
     """
     names = list(counts)
     rng = np.random.default_rng(seed)

@@ -209,10 +209,9 @@ class Cells:
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Cells:
         """Some of the cells, in the order asked for; counts are not copied."""
-        rows = np.asarray(rows)
-        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
-        parts = {name: replace(part, index=part.index[rows]) for name, part in self.parts.items()}
-        return replace(self, obs=self.obs.iloc[rows], parts=parts)
+        places: NDArray[np.int64] = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
+        parts = {name: replace(part, index=part.index[places]) for name, part in self.parts.items()}
+        return replace(self, obs=self.obs.iloc[places], parts=parts)
 
     def only(self, modalities: Sequence[str]) -> Cells:
         """The same cells with the other modalities gone, as if they had never been in the file."""
@@ -232,8 +231,9 @@ class Cells:
         report = {**self.report, f"align_{modality}": {"features": len(features), "found": found}}
         if found == 0:
             raise DataError(
-                f"None of the {len(part.features):,} {modality} features is among the {len(features):,} that the model knows "
-                f"(data: {', '.join(map(str, part.features[:3]))} ...; model: {', '.join(map(str, features[:3]))} ...). "
+                f"None of the {len(part.features):,} {modality} features is among the {len(features):,} that the "
+                f"model knows (data: {', '.join(map(str, part.features[:3]))} ...; "
+                f"model: {', '.join(map(str, features[:3]))} ...). "
                 "Check species, gene name type and genome build, or give --genome to map the names."
             )
         mapped = MappedRows(part.rows, target, len(features))

@@ -95,25 +95,18 @@ def write_store(
     DataError
         If there are no cells, names repeat, counts are not raw, or the place cannot be written.
     """
-    if shard_cells < 1:
-        raise ConfigError(f"shard_cells is {shard_cells}; it must be at least 1.")
-    if not len(cells) or not cells.parts:
-        raise DataError("There are no cells to store. Check the filters and the modality asked for.")
-    if not cells.names.is_unique:
-        again = cells.names[cells.names.duplicated()][0]
-        raise DataError(f"Cell names must be unique to be stored; {str(again)!r} occurs twice. Make them unique first.")
+    _check_cells(cells, shard_cells)
     order = np.random.default_rng(seed).permutation(len(cells))
     tick = _ticker(2 * sum(int(cells.present(name).sum()) for name in cells.parts), progress)
     obs = _storable(cells.obs)
     with atomic_dir(out, overwrite=overwrite) as folder:
         (folder / "features").mkdir()
         (folder / "shards").mkdir()
-        storage = np.full((len(cells), len(cells.parts)), -1, dtype=np.int64)
-        modalities = {}
-        for column, (name, part) in enumerate(cells.parts.items()):
-            scratch = _Scratch(folder / f"scatter-{name}", name, part, order, shard_cells)
-            scratch.fill(tick)
-            modalities[name], storage[:, column] = _write_modality(folder, name, scratch, obs, tick)
+        scratches = {
+            name: _Scratch(folder / f"scatter-{name}", name, part, order, shard_cells)
+            for name, part in cells.parts.items()
+        }
+        modalities, storage = _write_modalities(folder, scratches, obs, tick)
         cell_table = _write_cells(folder, obs, storage)
         manifest = Manifest(
             format=FORMAT,
@@ -134,6 +127,17 @@ def write_store(
             json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8"
         )
     return Path(out)
+
+
+def _check_cells(cells: Cells, shard_cells: int) -> None:
+    """Refuse what cannot become a store, before anything is written."""
+    if shard_cells < 1:
+        raise ConfigError(f"shard_cells is {shard_cells}; it must be at least 1.")
+    if not len(cells) or not cells.parts:
+        raise DataError("There are no cells to store. Check the filters and the modality asked for.")
+    if not cells.names.is_unique:
+        again = cells.names[cells.names.duplicated()][0]
+        raise DataError(f"Cell names must be unique to be stored; {str(again)!r} occurs twice. Make them unique first.")
 
 
 def is_store(path: Path | str) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from syncyte.errors import DataError
 
@@ -79,30 +80,20 @@ def rank_within(scores: NDArray[np.floating], open_cells: sp.csc_matrix, strata:
     -------
     ``(c,)`` float64; NaN where no stratum has both a positive and a negative.
     """
-    order = np.argsort(strata, kind="stable")
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    sizes = np.bincount(strata)
-    ends = np.cumsum(sizes)
-    columns = np.ascontiguousarray(scores[order].T)
-    result = np.full(scores.shape[1], np.nan)
-    for j, column in enumerate(columns):
-        rows = open_cells.indices[open_cells.indptr[j] : open_cells.indptr[j + 1]]
-        positions = place[rows]
-        owner = strata[rows]
-        total = pairs = 0.0
-        for stratum in np.unique(owner):
-            positives = column[positions[owner == stratum]]
-            count, size = len(positives), sizes[stratum]
-            if count == size:
-                continue
-            ordered = np.sort(column[ends[stratum] - size : ends[stratum]])
-            ranks = np.searchsorted(ordered, positives, "left") + np.searchsorted(ordered, positives, "right") + 1
-            total += ranks.sum() / 2 - count * (count + 1) / 2
-            pairs += count * (size - count)
-        if pairs:
-            result[j] = total / pairs
-    return result
+    n, width = scores.shape
+    rows, columns = open_cells.indices, np.repeat(np.arange(width), np.diff(open_cells.indptr))
+    statistic, pairs = np.zeros(width), np.zeros(width)
+    stratum_of = np.asarray(strata)[rows]
+    for stratum in np.unique(stratum_of):
+        member = np.flatnonzero(strata == stratum)
+        place = np.empty(n, dtype=np.int64)
+        place[member] = np.arange(len(member))
+        mine = stratum_of == stratum
+        ranks = rankdata(scores[member], axis=0)[place[rows[mine]], columns[mine]]
+        count = np.bincount(columns[mine], minlength=width)
+        statistic += np.bincount(columns[mine], ranks, minlength=width) - count * (count + 1) / 2
+        pairs += count * (len(member) - count)
+    return np.divide(statistic, pairs, out=np.full(width, np.nan), where=pairs > 0)
 
 
 def like_depth(depth: NDArray[np.floating], runs: int = 20) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """ATAC: a patch of consecutive regions is a token, its value the set of open regions in it.
 
-Predictions are probabilities of being open. Patches hold equal numbers of regions within a chromosome, in genome order; none
-is empty and no region is lost at an edge.
+Predictions are probabilities of being open. Patches hold equal numbers of regions within a chromosome, in genome
+order; none is empty and no region is lost at an edge.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Atac:
     unit = "probability of being open"
 
     def layout(self, var: pd.DataFrame, *, tokens: int, groups: int, slots: int = 0) -> Layout:
-        """Patches of regions, ``groups`` in all; ``slots`` > 0 gives the published slot layout (regions beyond are shared)."""
+        """Patches of regions, ``groups`` in all; ``slots`` > 0 gives the published slots (regions beyond share)."""
         places = parse_regions(var.index, var)
         chrom, _ = pd.factorize(places["chrom"], sort=True)
         start = places["start"].to_numpy(dtype=np.int64)

@@ -1,8 +1,8 @@
 """What the package asks of a modality, and the registry that enrols one.
 
-A modality answers: its ``schema`` (names in files), how counts become tokens, how tokens are embedded, what head predicts
-it, and how a prediction reads. Everything else is written against these answers; a further modality is one more
-file beside this one. Leaves out: fitting, which ``baselines.start`` does from the ``residual`` kind named here.
+A modality answers: its ``schema`` (names in files), how counts become tokens, how tokens are embedded, what head
+predicts it, and how a prediction reads. Everything else is written against these answers; a further modality is one
+more file beside this one. Leaves out: fitting, which ``baselines.start`` does from the ``residual`` kind named here.
 """
 
 from __future__ import annotations
@@ -54,8 +54,12 @@ class Modality(Protocol):
 
     schema: Schema
     residual: Kind
-    likelihoods: tuple[str, ...]
     unit: str
+
+    @property
+    def likelihoods(self) -> tuple[str, ...]:
+        """Likelihoods its head may take, the usual one first."""
+        ...
 
     def layout(self, var: pd.DataFrame, *, tokens: int, groups: int, slots: int = 0) -> Layout:
         """Group the features of a vocabulary into tokens."""

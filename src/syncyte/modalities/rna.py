@@ -1,7 +1,7 @@
 """RNA: a gene is a token, its value a count.
 
-Predictions are expected log1p of counts per 10,000. Pearson residuals are the input scale: at a few hundred counts a cell,
-log counts per 10,000 are close to a presence matrix scaled by depth.
+Predictions are expected log1p of counts per 10,000. Pearson residuals are the input scale: at a few hundred counts a
+cell, log counts per 10,000 are close to a presence matrix scaled by depth.
 """
 
 from __future__ import annotations

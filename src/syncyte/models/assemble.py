@@ -1,7 +1,7 @@
 """Assemble a cell model from a plain description, and fill it from a linear start.
 
-The description (``CellSpec``) is JSON and lies in every checkpoint, so a model is rebuilt from it and its weights loaded
-strictly: one path for new and for trained models.
+The description (``CellSpec``) is JSON and lies in every checkpoint, so a model is rebuilt from it and its weights
+loaded strictly: one path for new and for trained models.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from syncyte.baselines.start import LinearStart
 from syncyte.config import Config
@@ -87,7 +86,7 @@ def empty_model(spec: CellSpec, layouts: Mapping[str, Layout]) -> CellModel:
     return CellModel(paths, heads, spec.components, sizes, embedders=embedders, batches=spec.batches)
 
 
-def _empty_head(shape: PathSpec, components: int, contexts: int, *, binary: bool) -> nn.Module:
+def _empty_head(shape: PathSpec, components: int, contexts: int, *, binary: bool) -> MeanHead | RateHead:
     if shape.likelihood == "gaussian":
         return MeanHead(
             torch.zeros(components, shape.features),

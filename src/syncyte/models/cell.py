@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from syncyte.nn.embed import TokenEmbedder
+from syncyte.nn.heads import MeanHead, RateHead
 from syncyte.nn.linear_path import LinearPath
 from syncyte.nn.transformer import Multiway
 from syncyte.types import Batch, Encoded, Tokens, Visible
@@ -25,8 +27,8 @@ from syncyte.types import Batch, Encoded, Tokens, Visible
 class CellSizes:
     """Sizes of the learned residual.
 
-    ``hidden`` of the small network (0 leaves it out), token ``width`` with ``layers``, ``heads`` and ``mixer_layers`` of the
-    transformer (0 layers leave it out), ``dropout``.
+    ``hidden`` of the small network (0 leaves it out), token ``width`` with ``layers``, ``heads`` and ``mixer_layers``
+    of the transformer (0 layers leave it out), ``dropout``.
     """
 
     hidden: int = 128
@@ -56,11 +58,17 @@ class CellModel(nn.Module):
     """
 
     capabilities = ("encodes", "decodes")
+    paths: Mapping[str, LinearPath]
+    heads: Mapping[str, MeanHead | RateHead]
+    embedders: Mapping[str, TokenEmbedder]
+    context_mean: Tensor
+    context_sd: Tensor
+    gate: Tensor
 
     def __init__(
         self,
         paths: Mapping[str, LinearPath],
-        heads: Mapping[str, nn.Module],
+        heads: Mapping[str, MeanHead | RateHead],
         components: int,
         sizes: CellSizes,
         *,
@@ -70,7 +78,8 @@ class CellModel(nn.Module):
         super().__init__()
         self.names = tuple(paths)
         self.components, self.sizes = components, sizes
-        self.paths, self.heads = nn.ModuleDict(paths), nn.ModuleDict(heads)
+        self.paths = nn.ModuleDict(paths)  # type: ignore[assignment]
+        self.heads = nn.ModuleDict(heads)  # type: ignore[assignment]
         self.register_buffer("context_mean", torch.zeros(len(self.names), 2))
         self.register_buffer("context_sd", torch.ones(len(self.names), 2))
         self.register_buffer("gate", torch.ones(len(self.names)))
@@ -80,9 +89,9 @@ class CellModel(nn.Module):
         inputs = len(self.names) * (components + 3)
         self.residual = _residual_network(inputs, components, sizes) if sizes.hidden else None
         self.batch_effect = nn.Parameter(torch.zeros(batches, components)) if batches else None
-        self.backbone = None
+        self.backbone: Multiway | None = None
         if sizes.layers and embedders is not None:
-            self.embedders = nn.ModuleDict(embedders)
+            self.embedders = nn.ModuleDict(embedders)  # type: ignore[assignment]
             self.cell_token = nn.Linear(inputs, sizes.width)
             self.backbone = Multiway(
                 sizes.width,
@@ -118,12 +127,13 @@ class CellModel(nn.Module):
             latent = latent + self.residual(features)
         states = valid = None
         if self.backbone is not None:
-            states, valid = self._attend(tokens, weights, features, flags)
+            states, valid = self._attend(self.backbone, tokens, weights, features, flags)
             latent = latent + self.out(states[:, 0])
         return Encoded(latent, base, context, parts, states, valid)
 
     def _attend(
         self,
+        backbone: Multiway,
         tokens: Mapping[str, Tokens],
         weights: Mapping[str, tuple[Tensor, Tensor]],
         features: Tensor,
@@ -133,11 +143,11 @@ class CellModel(nn.Module):
         for name in self.names:
             if bool(flags[:, self.names.index(name)].any()):
                 embedded[name] = self.embedders[name](tokens[name], self.paths[name].table, *weights[name])
-        return self.backbone(self.cell_token(features), embedded, flags.sum(dim=1) > 1)
+        return backbone(self.cell_token(features), embedded, flags.sum(dim=1) > 1)
 
     def decode(
         self, encoded: Encoded, target: str, batch: Int[Tensor, "b"] | None = None, *, gated: bool = True
-    ) -> object:
+    ) -> Any:
         """Raw prediction of one modality's head.
 
         Parameters

@@ -59,6 +59,10 @@ class TokenEmbedder(nn.Module):
         Number of within-cell quantile bins the amount of a token is read in; 0 reads its continuous logarithm.
     """
 
+    slot_of: Tensor | None
+    group: Tensor | None
+    place: Tensor | None
+
     def __init__(
         self,
         count: int,
@@ -102,7 +106,7 @@ class TokenEmbedder(nn.Module):
         cells, columns = tokens.ids.shape
         use = seen & (tokens.token >= 0)
         token, feature = tokens.token[use], tokens.feature[use]
-        if self.slot_table is not None:
+        if self.slot_table is not None and self.slot_of is not None:
             rows, factor = self.slot_table[self.slot_of[feature]], torch.ones_like(weight[use])
         else:
             rows, factor = table[feature], weight[use]

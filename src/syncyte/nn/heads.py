@@ -137,8 +137,8 @@ class RateHead(nn.Module):
     def forward(self, state: Tensor, base: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the profile ``(b, f)`` and log level ``(b,)``.
 
-        The level reads the linear latents ``base``, not the learned state: inputs are thinned in training, and a network
-        that may move the level learns to undo the thinning, which spoils it on whole cells.
+        The level reads the linear latents ``base``, not the learned state: inputs are thinned in training, and a
+        network that may move the level learns to undo the thinning, which spoils it on whole cells.
         """
         logits = soft_link(state @ self.weight) + self.bias
         return logits, level_features(base, context) @ self.level_weight + self.level_bias

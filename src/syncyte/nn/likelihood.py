@@ -134,8 +134,8 @@ likelihoods.add("bernoulli")(Bernoulli())
 def soft_link(score: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
     """``log(1 + x)`` above zero, ``x`` below.
 
-    The decoder weights are fitted on the scale of relative change, so ``log(1 + x)`` reads them as they were meant where
-    ``exp`` would explode for rare cells; below zero the identity keeps the rate positive.
+    The decoder weights are fitted on the scale of relative change, so ``log(1 + x)`` reads them as they were meant
+    where ``exp`` would explode for rare cells; below zero the identity keeps the rate positive.
     """
     return torch.where(score > 0, torch.log1p(score.clamp_min(0)), score)
 

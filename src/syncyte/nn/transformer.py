@@ -35,7 +35,8 @@ class Block(nn.Module):
     routes
         Names of the experts (the modalities).
     mixer
-        Whether this layer has the mixer, which serves all tokens of cells seen in several modalities and the cell token.
+        Whether this layer has the mixer, which serves all tokens of cells seen in several modalities; the cell token
+        takes its expert in every layer.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Block(nn.Module):
     @torch.no_grad()
     def _average_into_mixer(self, routes: Sequence[str]) -> None:
         for name, parameter in self.experts[MIXER].named_parameters():
-            sources = [self.experts[route].get_parameter(name) for route in routes]
+            sources: list[Tensor] = [self.experts[route].get_parameter(name) for route in routes]
             parameter.copy_(torch.stack(sources).mean(dim=0))
 
     def forward(

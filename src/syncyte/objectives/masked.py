@@ -1,8 +1,8 @@
 """Masked reconstruction: a share of one modality's features, or the whole of it.
 
-``MaskedShare`` hides random features of a modality, per cell, and predicts them from the rest. ``MaskedWhole`` draws for every
-cell one modality to predict from the others; it is translation, and its target's ids, padding and depth are never
-seen. Inputs are augmented by dropping and thinning entries; targets are always the full counts.
+``MaskedShare`` hides random features of a modality, per cell, and predicts them from the rest. ``MaskedWhole`` draws
+for every cell one modality to predict from the others; it is translation, and its target's ids, padding and depth are
+never seen. Inputs are augmented by dropping and thinning entries; targets are always the full counts.
 """
 
 from __future__ import annotations

@@ -32,11 +32,14 @@ from syncyte.train.plan import EpochLoader, StageConfig
 class StartConfig(Config):
     """The linear start: shared and private components, and how pairs are used (see ``fit_start``).
 
+    ``cells = "all"`` fits it on the cells held out for early stopping too: the model then wastes no cell, and held-out cells
+    judge the learned residual against a linear part that knows them, which errs on the side of the linear part.
     ``mode = "none"`` replaces it by random loadings of the same scale, for ablation only.
     """
 
     shared: int = 24
     private: int = 50
+    cells: Literal["all", "train"] = "all"
     mode: Literal["auto", "cross", "bridge", "separate", "none"] = "auto"
 
 
@@ -65,8 +68,8 @@ class CellRecipe(Config):
     """Everything that decides a cell model.
 
     ``tokens`` are the most tokens a cell may have, ``groups`` the number of patches, ``slots`` > 0 the published slot
-    layout, ``bins`` > 0 within-cell value bins instead of log counts, by modality. ``gate`` shrinks the learned residual of each
-    target as far as held-out cells ask for.
+    layout, ``bins`` > 0 within-cell value bins instead of log counts, by modality. ``gate`` shrinks the learned
+    residual of each target as far as held-out cells ask for.
     """
 
     name: str
@@ -126,7 +129,8 @@ def layouts_of(config: CellRecipe, vocabularies: Mapping[str, pd.DataFrame]) -> 
 
 def assemble(config: CellRecipe, cells: Cells, split: Split, batch_key: str | None, seed: int) -> Assembled:
     """Fit the start on training cells and build the model it fills."""
-    rows = _start_rows(cells, split, seed)
+    chosen = split.train if config.start.cells == "train" else np.union1d(split.train, split.validation)
+    rows = _start_rows(chosen, seed)
     held = cells.take(rows)
     counts = {name: held.counts(name) for name in cells.modalities}
     present = {name: held.present(name) for name in cells.modalities}
@@ -171,11 +175,11 @@ def forget_start(model: CellModel, seed: int) -> None:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
 
 
-def _start_rows(cells: Cells, split: Split, seed: int, most: int = 50_000) -> NDArray[np.int64]:
-    """Training cells the start is fitted on: all, or a fixed number so that memory does not grow with the data."""
-    if len(split.train) <= most:
-        return split.train
-    return np.sort(np.random.default_rng(seed).choice(split.train, most, replace=False))
+def _start_rows(rows: NDArray[np.int64], seed: int, most: int = 50_000) -> NDArray[np.int64]:
+    """Cells the start is fitted on: all, or a fixed number so that memory does not grow with the data."""
+    if len(rows) <= most:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
 
 
 def batch_codes(cells: Cells, key: str | None, split: Split) -> tuple[NDArray[np.int64], list[str]]:

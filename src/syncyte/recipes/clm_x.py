@@ -1,9 +1,9 @@
 """CLM-X: RNA and ATAC in one token space, translated both ways (Lin et al.; see docs/recipes/clm_x).
 
-Paper -> parts: shared attention with an expert per modality and a mixer (``nn.transformer``), patches of regions and gene
-tokens (``modalities``), stage-wise masked reconstruction (``objectives.masked``): ATAC, RNA, then whole modalities both
-ways, the direction drawn per cell. Beyond the paper: the linear start, region embeddings instead of slots, unpaired
-cells, decoders that take technical batches, a gate chosen on held-out cells. Left out: flash attention.
+Paper -> parts: shared attention with an expert per modality and a mixer (``nn.transformer``), patches of regions and
+gene tokens (``modalities``), stage-wise masked reconstruction (``objectives.masked``): ATAC, RNA, then whole modalities
+both ways, the direction drawn per cell. Beyond the paper: the linear start, region embeddings instead of slots,
+unpaired cells, decoders that take technical batches, a gate chosen on held-out cells. Left out: flash attention.
 """
 
 from __future__ import annotations
@@ -150,7 +150,8 @@ def adapt(config: CellRecipe, cells: Cells) -> tuple[CellRecipe, list[str]]:
                 epochs = max(stages[key].epochs, 5.0)
                 stages[key] = stages[key].model_copy(update={**opened, "epochs": epochs})
         notes.append(
-            f"Only {pairs:,} of {len(cells):,} cells are paired: masked stages train loadings and decoders on all cells."
+            f"Only {pairs:,} of {len(cells):,} cells are paired: masked stages train loadings and decoders on all "
+            "cells."
         )
     return config.model_copy(update={"stages": stages}), notes
 

@@ -1,9 +1,10 @@
 """Annotate: cell types of query cells from a labelled reference, with a confidence that was calibrated.
 
-Query cells are taken in groups by what was measured in them; each group learns from reference cells that have the same,
-so that a cell is never judged by a modality it lacks. Classes come from the reference alone, and labels of the query are
-never read. ``auto`` compares the frozen probe, the fine-tuned model and the mean of both by their log loss on held-out cells of
-the reference. A class that no reference cell has cannot be found: its cells get a wrong label, at best a low confidence.
+Query cells are taken in groups by what was measured in them; each group learns from reference cells that have the
+same, so that a cell is never judged by a modality it lacks. Classes come from the reference alone, and labels of the
+query are never read. ``auto`` compares the frozen probe, the fine-tuned model and the mean of both by their log loss on
+a held-out batch that the model was not trained on, and takes the probe where the reference has none.
+Trap: a class that no reference cell has cannot be found; its cells get a wrong label, at best with little confidence.
 Leaves out: scoring (``tasks.evaluate``), zero-shot labels from words.
 """
 
@@ -81,8 +82,8 @@ def annotate_cells(
     Returns
     -------
     Result
-        ``obs``: label and ``syncyte_confidence``; ``obsm["syncyte_<label key>_probability"]``: one column a class, in the
-        order of ``provenance["settings"]["classes"]``. Query cells that share no modality with the reference are
+        ``obs``: label and ``syncyte_confidence``; ``obsm["syncyte_<label key>_probability"]``: one column a class, in
+        the order of ``provenance["settings"]["classes"]``. Query cells that share no modality with the reference are
         ``unassigned`` with confidence NaN.
 
     Raises
@@ -104,14 +105,14 @@ def annotate_cells(
     text = labelled.column(label_key).astype(str).str.strip()
     counts = text.value_counts().sort_index()
     classes = tuple(counts.index)
-    chance, groups = np.full((len(query), len(classes)), np.nan), []
+    chance = np.full((len(query), len(classes)), np.nan)
+    groups = []
     for using, rows in _groups(new, old):
-        teachers = old.only(using).take(np.logical_and.reduce([old.present(name) for name in using]))
-        part = label_reference(teachers, label_key, batch_key, trained.recipe, seed)
+        together = np.logical_and.reduce([old.present(name) for name in using])
+        part = label_reference(old.only(using).take(together), label_key, batch_key, trained.recipe, seed)
         found = _annotate(trained, part, new.only(using).take(rows), method, seed, batch_size, not quiet)
-        chance[np.ix_(rows, [classes.index(name) for name in part.classes])] = 0.0
-        chance[rows] = np.nan_to_num(chance[rows])
-        chance[np.ix_(rows, [classes.index(name) for name in part.classes])] = found.chance
+        chance[rows] = 0.0  # classes that no reference cell of this group has
+        chance[np.ix_(rows, pd.Index(classes).get_indexer(pd.Index(part.classes)))] = found.chance
         groups.append({"modalities": list(using), "query_cells": len(rows), **found.facts})
     facts = {
         "method": method,
@@ -173,30 +174,31 @@ def _annotate(
     if method in ("auto", "probe"):
         _say(f"annotate: probe on {' + '.join(query.modalities)}", loud)
         found["probe"] = _probe(trained, part, query, batch_size)
-    if method != "probe":
+    if method in ("lora", "full") or (method == "auto" and not part.seen):
         adapter: Literal["full", "lora"] = "lora" if method == "lora" else "full"
         _say(f"annotate: fine-tuning ({adapter})", loud)
         found[adapter] = _finetuned(trained, part, query, adapter, seed, batch_size)
     losses = {}
-    if method == "auto":
+    if "probe" in found and "full" in found:
         found["probe and full"] = _mean(found["probe"], found["full"])
         common = found["full"].rows
         losses = {name: _loss(candidate, part, common) for name, candidate in found.items()}
         best = min(losses, key=lambda name: losses[name])
         chosen = best if losses[best] < GAIN * losses["probe"] else "probe"
     else:
-        chosen = method
+        chosen = next(iter(found))
     candidate = found[chosen]
     truth, folds = part.codes[candidate.rows], part.folds[candidate.rows]
     temperature = fit_temperature(candidate.chance, truth)
     facts = {
         "chosen": chosen,
-        "why": _why(chosen, losses, method),
+        "why": _why(chosen, losses, method, part.seen),
         "details": candidate.words,
         "held_out": part.how,
         "held_out_cells": len(truth),
         "held_out_log_loss": {name: round(value, 4) for name, value in losses.items()},
         "held_out_accuracy": float((candidate.chance.argmax(axis=1) == truth).mean()),
+        "held_out_recall": _recall(candidate.chance, truth, part.classes),
         "temperature": temperature,
         "calibration_error": cross_calibration_error(candidate.chance, truth, folds, seed),
         "reference_cells": len(part.codes),
@@ -256,9 +258,20 @@ def _loss(candidate: Candidate, part: Labelled, rows: NDArray[np.int64]) -> floa
     return log_loss(temper(chance, fit_temperature(chance, truth)), truth)
 
 
-def _why(chosen: str, losses: dict[str, float], method: str) -> str:
+def _recall(chance: NDArray[np.float64], truth: NDArray[np.int64], classes: Sequence[str]) -> dict[str, float]:
+    """Share of held-out cells of each class that are found: a class near zero is perhaps none (see ``unclear``)."""
+    right = chance.argmax(axis=1) == truth
+    return {classes[code]: round(float(right[truth == code].mean()), 3) for code in np.unique(truth)}
+
+
+def _why(chosen: str, losses: dict[str, float], method: str, seen: bool) -> str:
     if method != "auto":
         return "asked for"
+    if seen:
+        return (
+            "the model was trained on all of the reference, or may have been, so no held-out cell can judge "
+            "fine-tuning; the probe needs none (profiles are made without the cell's own fold)"
+        )
     listed = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
     return f"held-out log loss: {listed}; {chosen} is taken (the probe unless another is {1 - GAIN:.0%} better)"
 
@@ -277,10 +290,10 @@ def _result(
     threshold: float | None,
     provenance: dict[str, Any],
 ) -> Result:
-    known = np.isfinite(chance).all(axis=1)
+    known = ~np.isnan(chance).any(axis=1)
     confidence = np.where(known, np.nan_to_num(chance).max(axis=1), np.nan)
     best = np.array([*classes, UNASSIGNED])[np.where(known, np.nan_to_num(chance).argmax(axis=1), len(classes))]
-    sure = known if threshold is None else known & (np.nan_to_num(confidence) >= threshold)
+    sure = np.array(known if threshold is None else known & (np.nan_to_num(confidence) >= threshold))
     label = np.where(sure, best, UNASSIGNED)
     stem = f"syncyte_{label_key}"
     obs: dict[str, Any] = {stem: label, "syncyte_confidence": confidence.astype(np.float32)}
@@ -297,4 +310,6 @@ def _result(
         "calibration_error": max(group["calibration_error"] for group in groups),
     }
     probability = {f"{stem}_probability": chance.astype(np.float32)}
-    return Result("annotate", names, obsm=probability, obs=obs, uns={"classes": table}, provenance=provenance, metrics=metrics)
+    return Result(
+        "annotate", names, obsm=probability, obs=obs, uns={"classes": table}, provenance=provenance, metrics=metrics
+    )

@@ -61,7 +61,8 @@ class Direction:
 
     ``train`` and ``held`` hold counts by modality of paired cells; ``null`` is the mean of the target over the
     reference, ``labels`` and ``units`` are of the held-out cells, ``train_labels`` and ``train_batches`` of the
-    reference, ``activity`` are weights of regions for genes by name of the form.
+    reference, ``activity`` are weights of regions for genes by name of the form, ``most`` is how many
+    open features are ranked (None for all).
     """
 
     source: str
@@ -74,6 +75,7 @@ class Direction:
     train_labels: NDArray[Any] | None = None
     train_batches: pd.Series | None = None
     activity: Mapping[str, sp.csc_matrix] = field(default_factory=dict)
+    most: int | None = None
 
     @property
     def kind(self) -> Target:
@@ -252,9 +254,11 @@ def _ridge(direction: Direction, scaling: Scaling, seed: int) -> SvdRidge:
 
 def _scored(predict: Columns, direction: Direction) -> tuple[Scores, NDArray[np.float64]]:
     """Scores of one prediction, and its headline in every unit."""
-    score = score_open if direction.kind == "open" else score_values
     counts = direction.held[direction.target]
-    scores = score(predict, counts, direction.null, types=direction.labels)
+    if direction.kind == "open":
+        scores = score_open(predict, counts, direction.null, types=direction.labels, most=direction.most)
+    else:
+        scores = score_values(predict, counts, direction.null, types=direction.labels)
     return scores, _by_unit(predict, target_matrix(counts, direction.kind), _columns_of(scores), direction)
 
 

@@ -1,8 +1,8 @@
 """Embed: one vector a cell, from whatever was measured in it.
 
-Model with several modalities: the shared latent space, in which cells seen in any of them lie together. Model with one: its own
-components. Each axis is scaled by its singular value, so that distances weigh axes as a principal component analysis
-would. Leaves out: removing batch effects (``tasks.integrate``).
+Model with several modalities: the shared latent space, in which cells seen in any of them lie together. Model with one:
+its own components. Each axis is scaled by its singular value, so that distances weigh axes as a principal component
+analysis would. Leaves out: removing batch effects (``tasks.integrate``).
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ from syncyte.tasks.trained import Trained
 MOST_CELLS = 10_000  # of the held-out cells in any table
 MOST_REFERENCE = 50_000
 MOST_BYTES = 4e9  # of one translated matrix in a temporary file
+MOST_FEATURES = 2_000
 FEWEST = 20
 TASKS = ("translate", "annotate", "embed", "integrate")
 
@@ -57,6 +58,7 @@ class Work:
     arrays: dict[str, dict[str, NDArray[Any]]] = field(default_factory=dict)
     text: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    most_features: int | None = None
 
     def labels_of(self, cells: Cells) -> NDArray[Any] | None:
         """Labels of some cells, ``""`` where missing; None without a label column."""
@@ -72,6 +74,7 @@ def evaluate_cells(
     label_key: str | None = None,
     starts: pd.DataFrame | None = None,
     tasks: Sequence[str] = TASKS,
+    most_features: int | None = MOST_FEATURES,
     seed: int = 0,
     quiet: bool = False,
 ) -> Evaluation:
@@ -91,6 +94,8 @@ def evaluate_cells(
         Transcription starts (``gene``, ``chrom``, ``position``, ``strand``) for the gene activity baseline.
     tasks
         What is scored, any of ``TASKS``.
+    most_features
+        How many open regions are ranked (evenly spread over those seen often enough); None for all.
 
     Raises
     ------
@@ -105,7 +110,7 @@ def evaluate_cells(
     label_key = _key(trained, "label_key", label_key, held, known, notes)
     name = f"{STEM} {trained.recipe['config']['preset']}"
     say = (lambda text: None) if quiet else (lambda text: print(f"evaluate: {text}", flush=True))
-    work = Work(trained, name, held, known, batch_key, label_key, seed, say, notes=notes)
+    work = Work(trained, name, held, known, batch_key, label_key, seed, say, notes=notes, most_features=most_features)
     for task, score in {
         "translate": lambda: _translate(work, starts),
         "annotate": lambda: _annotate(work),
@@ -220,6 +225,7 @@ def _direction(work: Work, held: Cells, source: str, target: str, start: Any, st
         work.labels_of(paired),
         pd.Series(_texts(paired, work.batch_key)) if work.batch_key else None,
         activity,
+        work.most_features,
     )
     found = compare_direction(work.trained, work.name, held, start, direction, seed=work.seed, say=work.say)
     work.tables[key], work.arrays[key] = found.table, found.arrays
@@ -232,6 +238,8 @@ def _direction(work: Work, held: Cells, source: str, target: str, start: Any, st
         _beyond_start(found.table, work.name),
         _gate(work.trained, target),
     ]
+    if direction.kind == "open" and work.most_features == len(found.arrays["names"]):
+        lines.append(f"Ranked were {work.most_features:,} of the regions seen often enough.")
     if genes and not activity:
         lines.append("Gene activity is not printed: no table of transcription starts was given.")
     if start is None or "linear start" not in found.table.index:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from syncyte.types import Batch, Tokens, Visible
 Adapter = Literal["full", "lora"]
 
 HIDDEN, DROPOUT, RANK = 128, 0.3, 8
-TABLE_RATE, HEAD_RATE, HEAD_DECAY = 1e-4, 2e-3, 0.1
+TABLE_RATE, HEAD_RATE, HEAD_DECAY = 5e-5, 2e-3, 0.1
 BATCH, SMOOTHING = 128, 0.05
 SHOWN = 30_000  # cells shown in all, in two to five passes: more only fits noise
 COUNT_DROPOUT, OPEN_DROPOUT = 0.5, 0.2  # most of a cell's counts, and of its open regions, that are hidden
@@ -69,24 +69,26 @@ class Labeller(nn.Module):
         self.places = [model.names.index(name) for name in names]
         self.model = copy.deepcopy(model).requires_grad_(False)
         self._forget()
-        width = sum(self.model.paths[name].components + 2 for name in names)
+        paths: dict[str, Any] = dict(self.model.paths.items())
+        width = sum(paths[name].components + 2 for name in names)
         if adapter == "full":
             self.model.backbone = None
         elif self.model.backbone is not None:
             _adapt_backbone(self.model.backbone)
             width += self.model.sizes.width
         for name in names:
-            path = self.model.paths[name]
+            path = paths[name]
             if adapter == "full":
                 path.table.requires_grad_(True)
             else:
-                parametrize.register_parametrization(path, "table", LowRank(*path.table.shape, RANK))
+                parametrize.register_parametrization(
+                    path, "table", LowRank(path.table.shape[0], path.table.shape[1], RANK)
+                )
         self.dropout = nn.Dropout(DROPOUT)
         self.linear = nn.Linear(width, classes)
-        self.deep = nn.Sequential(
-            nn.Linear(width, HIDDEN), nn.GELU(), nn.Dropout(DROPOUT), nn.Linear(HIDDEN, classes, bias=False)
-        )
-        nn.init.zeros_(self.deep[-1].weight)
+        last = nn.Linear(HIDDEN, classes, bias=False)
+        nn.init.zeros_(last.weight)
+        self.deep = nn.Sequential(nn.Linear(width, HIDDEN), nn.GELU(), nn.Dropout(DROPOUT), last)
 
     def forward(self, tokens: Mapping[str, Tokens], present: Mapping[str, Tensor]) -> Float[Tensor, "b c"]:
         """Class logits of cells."""
@@ -109,7 +111,8 @@ class Labeller(nn.Module):
 
     def _forget(self) -> None:
         """Drop products with the table that a path keeps while the table does not change."""
-        for path in self.model.paths.values():
+        paths: dict[str, Any] = dict(self.model.paths.items())
+        for path in paths.values():
             path._cached = None
 
     def groups(self) -> list[dict[str, object]]:
@@ -171,8 +174,9 @@ def _train(trained: Trained, labeller: Labeller, labelled: Labelled, rows: NDArr
     sampler = BlockSampler(rows, min(BATCH, len(rows)), block=1, seed=seed, drop_last=True)
     loader = Loader(labelled.cells, trained.tokenizers, sampler)
     count = np.bincount(labelled.codes[rows], minlength=len(labelled.classes))
-    weight = np.where(count > 0, 1 / np.sqrt(np.maximum(count, 1)), 0.0)
-    weight = torch.as_tensor(weight / (weight * count).sum() * count.sum(), dtype=torch.float32, device=trained.device)
+    scale = np.where(count > 0, 1 / np.sqrt(np.maximum(count, 1)), 0.0)
+    scale *= count.sum() / (scale * count).sum()
+    weight = torch.as_tensor(scale, dtype=torch.float32, device=trained.device)
     truth = torch.from_numpy(labelled.codes).to(trained.device)
     groups = labeller.groups()
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))

@@ -1,8 +1,8 @@
 """The labelled side of annotation: which reference cells teach, and which of them judge.
 
-Choices and calibration look at technical batches that are held out. Best are batches the model itself never saw: its loadings
-were fitted to single training cells, whose latents look better than those of any new cell. Where the run names its
-training batches this is known; where nothing unseen is in the reference, ``seen`` says so. Leaves out: learning.
+Choices and calibration look at technical batches that are held out. Best are batches the model itself never saw: its
+loadings were fitted to single training cells, whose latents look better than those of any new cell. Where the run names
+its training batches this is known; where nothing unseen is in the reference, ``seen`` says so. Leaves out: learning.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class Labelled:
         Sorted names.
     folds
         ``(n,)`` int64; technical batches, or random parts with equal shares of the classes.
+    large
+        Folds with enough cells to judge by.
     held
         Folds that choices and calibration hold out in turn.
     seen
@@ -49,6 +51,7 @@ class Labelled:
     codes: NDArray[np.int64]
     classes: tuple[str, ...]
     folds: NDArray[np.int64]
+    large: tuple[int, ...]
     held: tuple[int, ...]
     seen: bool
     how: str
@@ -89,9 +92,7 @@ def keep_labelled(reference: Cells, label_key: str, unclear: Sequence[str] = ())
     return reference.take(keep), facts
 
 
-def label_reference(
-    cells: Cells, label_key: str, batch_key: str | None, recipe: dict[str, Any], seed: int
-) -> Labelled:
+def label_reference(cells: Cells, label_key: str, batch_key: str | None, recipe: dict[str, Any], seed: int) -> Labelled:
     """Cut labelled cells into folds and say which are held out.
 
     Parameters
@@ -113,12 +114,12 @@ def label_reference(
         folds, names = _random_folds(codes, rng), []
     groups = [np.flatnonzero(folds == fold) for fold in range(int(folds.max()) + 1)]
     enough = min(30, len(cells) // 20)
-    new = [fold for fold, rows in enumerate(groups) if len(rows) >= enough and unseen[rows].all()]
-    pool = new or [fold for fold, rows in enumerate(groups) if len(rows) >= enough] or list(range(len(groups)))
-    held = tuple(sorted(rng.permutation(pool)[:MOST_HELD].tolist()))
+    large = tuple(fold for fold, rows in enumerate(groups) if len(rows) >= enough)
+    new = [fold for fold in large if unseen[groups[fold]].all()]
+    held = tuple(sorted(rng.permutation(new or large)[:MOST_HELD].tolist()))
     kind = f"technical batches of {key!r}: {', '.join(names[fold] for fold in held)}" if names else "random parts"
     how = f"{kind} ({'not ' if new else ''}seen when the model was trained)"
-    return Labelled(cells, codes.astype(np.int64), tuple(classes), folds, held, not new, how)
+    return Labelled(cells, codes.astype(np.int64), tuple(classes), folds, large, held, not new, how)
 
 
 def _unseen(cells: Cells, key: str | None, batches: Sequence[str]) -> NDArray[np.bool_]:
@@ -131,7 +132,7 @@ def _unseen(cells: Cells, key: str | None, batches: Sequence[str]) -> NDArray[np
 
 
 def _batch_folds(column: pd.Series, rng: np.random.Generator) -> tuple[NDArray[np.int64], list[str]]:
-    """One fold a technical batch, several to a fold where there are many; cells without one are a batch of their own."""
+    """One fold a technical batch, or several where there are many; cells without one are a batch of their own."""
     codes, values = pd.factorize(column.astype(str).where(column.notna(), ""), sort=True)
     if len(values) <= MOST_FOLDS:
         return codes.astype(np.int64), [str(value) for value in values]

@@ -129,7 +129,8 @@ def from_checkpoint(checkpoint: Checkpoint, device: torch.device) -> Trained:
         )
         for name, var in vocabularies.items()
     }
-    model = empty_model(spec, layouts)
+    with torch.random.fork_rng(devices=[]):  # weights are drawn and thrown away: the caller's random state stays
+        model = empty_model(spec, layouts)
     load_weights(model, checkpoint.weights, checkpoint.path)
     model.to(device).eval()
     shares = {name: model.paths[name].share.cpu().numpy().astype(np.float32) for name in vocabularies}

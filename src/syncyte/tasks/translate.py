@@ -65,8 +65,8 @@ def choose_features(
     unknown = [name for name, column in zip(names, columns, strict=True) if column < 0]
     if unknown or not names:
         raise DataError(
-            f"{len(unknown):,} of {len(names):,} features asked for are not in the model's {len(var):,} {target} features"
-            f" ({', '.join(unknown[:5])}). The model knows e.g. {', '.join(map(str, var.index[:3]))}."
+            f"{len(unknown):,} of {len(names):,} features asked for are not in the model's {len(var):,} {target} "
+            f"features ({', '.join(unknown[:5])}). The model knows e.g. {', '.join(map(str, var.index[:3]))}."
         )
     return columns.astype(np.int64), var.iloc[columns]
 

@@ -1,0 +1,77 @@
+"""Two processes train one model together and predict the same cells in the same order."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.tiny import cells_of, train_tiny, world
+
+import syncyte
+from syncyte.data.load import predict_batches
+from syncyte.models.cell import everything
+from syncyte.tasks.embed import gated_latent
+from syncyte.tasks.trained import Trained, load_trained
+from syncyte.train.distributed import Alone, Worker, predict, start_worker
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def embedded(run: Trained, worker: Worker):
+    cells = run.align(cells_of(world(101, seed=4)))
+
+    def compute(model, batch):
+        return {"latent": gated_latent(model, model.encode(batch.tokens, everything(batch)))}
+
+    return predict(
+        run.model,
+        lambda rank, count: predict_batches(cells, run.tokenizers, 16, rank=rank, world=count),
+        compute,
+        worker,
+    )
+
+
+def main(folder: Path) -> None:
+    """One of two processes, started by torchrun."""
+    run = train_tiny(world(), folder / "RUN")
+    worker = start_worker("cpu")
+    outcome = embedded(run, worker)
+    weights = {name: tensor.numpy() for name, tensor in run.model.state_dict().items()}
+    np.savez(folder / f"weights-{worker.rank}.npz", **weights)
+    again = train_tiny(world(), folder / "RUN", resume=True)  # finished: nothing happens, in every process
+    assert again.recipe["fingerprint"] == run.recipe["fingerprint"]
+    if outcome is not None:
+        np.savez(folder / "predicted.npz", rows=outcome[0], latent=outcome[1]["latent"])
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_predict(tmp_path, tiny_run):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, __file__, str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = load_trained(tmp_path / "RUN", "cpu")
+    with np.load(tmp_path / "weights-0.npz") as first, np.load(tmp_path / "weights-1.npz") as second:
+        for name, tensor in run.model.state_dict().items():
+            np.testing.assert_array_equal(first[name], second[name])
+            np.testing.assert_array_equal(first[name], tensor.numpy())
+    rows, arrays = embedded(run, Alone())
+    with np.load(tmp_path / "predicted.npz") as other:
+        np.testing.assert_array_equal(other["rows"], rows)
+        np.testing.assert_allclose(other["latent"], arrays["latent"], rtol=1e-4, atol=1e-5)
+    stages, alone = (given.recipe["training"]["stages"] for given in (run, tiny_run))
+    for one, other in zip(
+        stages, alone, strict=True
+    ):  # the same validation cells; what is hidden of them is drawn by process
+        assert one["start"] == pytest.approx(other["start"], rel=0.1)
+    assert syncyte.embed(run, world(20, seed=6)).obsm["X_syncyte"].shape == (20, 6)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
