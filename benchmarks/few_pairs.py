@@ -2,9 +2,9 @@
 
     python benchmarks/few_pairs.py cortex.h5mu --test 09C 09J --validation 09A --pairs 482 --preset small --out DIR
 
-482 random training cells keep their pairs (3 seeds); every other cell is split into two cells of one modality under
-different names, in one order each of their own. Rows: the best linear start (cross-covariance of the pairs, or bridged
-over all cells), the recipe on the pairs alone, the recipe on everything.
+482 random training cells keep their pairs (3 seeds), those of the validation batch among them serve for early stopping;
+every other cell is split into two cells of one modality under different names. Rows: the linear start (of the pairs
+alone, or bridged over all cells), the recipe on the pairs alone, the recipe on everything.
 """
 
 from __future__ import annotations
@@ -81,20 +81,15 @@ def main() -> None:
     given = parser.parse_args()
     cells = open_cells(given.data, schemas=all_schemas())
     batch = cells.column(given.batch_key).astype(str).to_numpy()
-    test, chosen = np.isin(batch, given.test), np.isin(batch, given.validation)
+    test = np.isin(batch, given.test)
     held, train = cells.take(test), cells.take(~test & ~np.isin(batch, given.leave_out))
-    learned = np.flatnonzero(~chosen[~test & ~np.isin(batch, given.leave_out)])
     null = np.asarray(modalities[given.target].observed(train.counts(given.target)).mean(axis=0)).ravel()
     print(f"`{shlex.join(['python', *sys.argv])}`\n", flush=True)
     rows: dict[str, list[float]] = {}
     for seed in given.seeds:
-        pairs = np.sort(np.random.default_rng(seed).choice(learned, given.pairs, replace=False))
-        # the validation batch chooses when to stop, so its pairs are as needed as those that train
-        rest = np.setdiff1d(np.arange(len(train)), learned)
-        everything = break_pairs(train, np.concatenate([pairs, rest]))
-        mixed = break_pairs(train.take(learned), np.searchsorted(learned, pairs))
-        alone = train.take(np.sort(np.concatenate([pairs, rest])))
-        for name, value in linear_scores(mixed, held, given.source, given.target, null, seed).items():
+        pairs = np.sort(np.random.default_rng(seed).choice(len(train), given.pairs, replace=False))
+        everything, alone = break_pairs(train, pairs), train.take(pairs)
+        for name, value in linear_scores(everything, held, given.source, given.target, null, seed).items():
             rows.setdefault(name, []).append(value)
         for name, data in (("recipe, pairs only", alone), ("recipe, pretrained on all", everything)):
             run = given.out / f"{name.replace(' ', '_').replace(',', '')}_{seed}"

@@ -55,7 +55,7 @@ def scvi(adata, key, seed, epochs, **sizes):
         model.train(max_epochs=epochs, **quiet)
     else:
         model.train(max_epochs=400, early_stopping=True, check_val_every_n_epoch=1, **quiet)
-    return model.get_latent_representation(), model.history["train_loss_epoch"].shape[0] if model.history else epochs
+    return model.get_latent_representation(), model.trainer.current_epoch
 
 
 def main():

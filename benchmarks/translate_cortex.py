@@ -77,8 +77,8 @@ def main() -> None:
     for run in given.runs:
         trained = load_trained(run, "cpu")
         print(f"{run.name}: {trained.metrics.get('cpu_seconds', float('nan')):.0f} CPU seconds of training")
-        keys = {"batch_key": given.batch_key, "label_key": given.label_key, "tasks": ("translate",), "most_features": None}
-        found = evaluate_cells(trained, held, reference, **keys, quiet=True)
+        keys = {"batch_key": given.batch_key, "label_key": given.label_key, "tasks": ("translate",)}
+        found = evaluate_cells(trained, held, reference, **keys, most_features=None, quiet=True)
         for key, table in found.tables.items():
             if key.startswith("translate") and not key.endswith("reliability"):
                 own = table[table.index.str.startswith("syncyte")].rename(lambda name, run=run: f"{name} ({run.name})")

@@ -21,10 +21,11 @@ from tests.tiny import cells_of, train_tiny, world
 from tests.train.toy import curves
 
 import syncyte
+from syncyte.data.split import Split
 from syncyte.errors import CapabilityError, CheckpointError, ConfigError, DataError
 from syncyte.objectives.masked import MaskedShare, MaskedWhole
 from syncyte.recipes import train as recipe_train
-from syncyte.recipes.base import recipes
+from syncyte.recipes.base import assemble, recipes
 from syncyte.recipes.clm_x import adapt
 from syncyte.recipes.train import configure
 from syncyte.tasks.trained import load_trained
@@ -278,3 +279,14 @@ def test_reduced_precision_trains(tmp_path, tiny_data):
     run = train_tiny(tiny_data, tmp_path / "RUN", settings=settings)
     assert {stage["precision"] for stage in run.recipe["training"]["stages"]} == {"bf16"}
     assert np.isfinite(syncyte.embed(run, tiny_data).obsm["X_syncyte"]).all()
+
+
+def test_the_start_may_leave_held_out_cells_alone(tiny_data):
+    """With ``start.cells=train`` nothing of the held-out cells enters; with ``all`` they do."""
+    cells, split = cells_of(tiny_data), Split(np.arange(200), np.arange(200, 240), "random", "x")
+    other = cells.take(np.r_[np.arange(200), np.arange(40)])
+    other = replace(other, obs=other.obs.set_index(cells.names))
+    for chosen, same in (("train", True), ("all", False)):
+        config = configure("clm_x", "tiny", [f"start.cells={chosen}"])
+        tables = [assemble(config, given, split, None, 0).start.encoders["rna"].table for given in (cells, other)]
+        assert np.array_equal(*tables) is same

@@ -7,28 +7,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.tiny import cells_of, train_tiny, world
 
 from syncyte.data.cells import Cells
 from syncyte.errors import ConfigError, DataError
 from syncyte.metrics.annotation import calibration_error
 from syncyte.tasks.annotate import UNASSIGNED, annotate_cells
+from syncyte.tasks.embed import embed_cells
 from syncyte.tasks.trained import Trained
-from tests.tiny import cells_of, train_tiny, world
 
 KEY = "cell_type"
 
 
 @pytest.fixture(scope="module")
 def data() -> Cells:
-    return cells_of(world(600, batches=4, depth_atac=200.0))
+    return cells_of(world(360, batches=4, depth_atac=200.0))
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Knows batches 1 and 2; batch 3 chose, batch 4 is new."""
-    source = world(600, batches=4, depth_atac=200.0)
+    source = world(360, batches=4, depth_atac=200.0)
     source = source[source.obs["batch"].isin(["batch_1", "batch_2", "batch_3"])].copy()
-    return train_tiny(source, tmp_path_factory.mktemp("annotate") / "run", validation="batch_3")
+    return train_tiny(
+        source, tmp_path_factory.mktemp("annotate") / "run", validation="batch_3", settings=["start.cells=train"]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +45,14 @@ def accuracy(result, query: Cells) -> float:
     return float((np.asarray(result.obs[f"syncyte_{KEY}"]) == query.column(KEY).astype(str)).mean())
 
 
-@pytest.mark.parametrize("names", [("rna",), ("atac",), ("rna", "atac")])
-@pytest.mark.parametrize("method", ["auto", "probe", "full", "lora"])
+@pytest.mark.parametrize(
+    ("names", "method"),
+    [
+        *((names, method) for names in (("rna",), ("atac",), ("rna", "atac")) for method in ("probe", "full")),
+        (("rna", "atac"), "auto"),
+        (("rna", "atac"), "lora"),
+    ],
+)
 def test_labels_of_a_new_batch_are_found(trained: Trained, sides: tuple[Cells, Cells], names, method: str):
     query, reference = sides
     result = annotate_cells(trained, query.only(names), reference, KEY, method=method, batch_key="batch")
@@ -76,8 +85,12 @@ def test_without_an_unseen_batch_the_probe_is_taken(trained: Trained, sides: tup
     assert accuracy(result, query) > 0.8
 
 
-@pytest.mark.parametrize("method", ["probe", "full", "lora"])
-def test_same_seed_same_answer_and_the_model_stays(trained: Trained, sides: tuple[Cells, Cells], method: str):
+@pytest.mark.parametrize("method", ["probe", "lora"])
+def test_same_seed_same_answer_and_the_model_stays(
+    trained: Trained, sides: tuple[Cells, Cells], method: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("syncyte.tasks.finetune.PASSES", (1, 1))
+    embed_cells(trained, sides[0])  # leaves tensors of inference mode in the model
     before = {name: value.clone() for name, value in trained.model.state_dict().items()}
     state = torch.random.get_rng_state()
     first = annotate_cells(trained, *sides, KEY, method=method, seed=3)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+from tests.tiny import cells_of, train_tiny, world
 
 from syncyte.baselines.residual import ResidualMatrix
 from syncyte.data.cells import Cells, MemoryRows, Part
@@ -18,7 +19,6 @@ from syncyte.tasks.labelled import keep_labelled, label_reference
 from syncyte.tasks.probe import Probe, Profiles, read_evidence
 from syncyte.tasks.trained import Trained
 from syncyte.types import Visible
-from tests.tiny import cells_of, train_tiny, world
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,8 @@ def test_folds_are_batches_and_unseen_ones_are_held_out():
     assert not part.seen and "not seen" in part.how
     train, held = part.rows(part.held[0])
     assert set(batches[held]) == {"s"} and len(train) + len(held) == 200
+    whole = {**recipe, "config": {"start": {"cells": "all"}}, "split": {"kind": "batch", "validation": "s"}}
+    assert label_reference(cells, "label", None, whole, 0).seen  # the start was fitted to the held-out batch too
     every = label_reference(cells, "label", "batch", {"batch_key": "batch", "batches": list("pqrs")}, 0)
     assert every.seen and len(every.held) == 3
     other = label_reference(cells, "label", "batch", {"batch_key": "donor", "batches": ["p"]}, 0)

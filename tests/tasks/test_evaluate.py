@@ -43,9 +43,15 @@ def world(tmp_path_factory):
     return load_trained(run, "cpu"), cells.take(held), cells.take(known)
 
 
+def skip_graphs(patch):
+    """Leave UMAP and Leiden, which compile for many seconds, to their own tests."""
+    patch.setattr(evaluate, "umap_coordinates", lambda values, seed: (np.arange(len(values)), values[:, :2]))
+    patch.setattr("syncyte.metrics.embedding.leiden_agreement", lambda near, labels, seed: {"nmi": 0.5, "ari": 0.5})
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Leave fine-tuning and UMAP to their own tests."""
+    """Leave fine-tuning to its own tests."""
 
     def annotate_cells(trained, query, reference, label_key, **settings):
         labels = query.obs[label_key].astype(str).to_numpy()
@@ -56,14 +62,14 @@ def quick(monkeypatch):
         )
 
     monkeypatch.setattr("syncyte.tasks.annotate.annotate_cells", annotate_cells)
-    monkeypatch.setattr(evaluate, "umap_coordinates", lambda values, seed: (np.arange(len(values)), values[:, :2]))
+    skip_graphs(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def whole(world):
     trained, held, known = world
     patch = pytest.MonkeyPatch()
-    patch.setattr(evaluate, "umap_coordinates", lambda values, seed: (np.arange(len(values)), values[:, :2]))
+    skip_graphs(patch)
     keys = {"batch_key": "batch", "label_key": "cell_type", "tasks": ("translate", "embed")}
     found = evaluate_cells(trained, held, known, **keys, quiet=True)
     patch.undo()
@@ -109,6 +115,7 @@ def test_annotation_stands_beside_baselines(world):
     table = work.tables["annotate"]
     assert table.loc["syncyte tiny", "accuracy"] == 1.0 and table.loc["syncyte tiny", "ece"] == pytest.approx(0.1)
     assert sum("logistic" in name for name in table.index) == 2
+    assert (table["accuracy_low"] <= table["accuracy"]).all() and "2 technical batches" in work.text["annotate"]
     best = table.drop(index="syncyte tiny")["accuracy"].max()
     assert table.loc["majority class", "accuracy"] < best
     assert len(work.arrays["annotate"]["truth"]) == len(held)

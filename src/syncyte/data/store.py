@@ -66,7 +66,7 @@ def write_store(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write cells as a store; the folder appears whole or not at all.
+    """Write cells as a store and return ``out``; the folder appears whole or not at all.
 
     Text and other covariates that AnnData cannot hold as they are become categories.
 
@@ -85,48 +85,54 @@ def write_store(
     progress
         Called with (steps done, steps in all).
 
-    Returns
-    -------
-    pathlib.Path
-        ``out``.
-
     Raises
     ------
     DataError
-        If there are no cells, names repeat, counts are not raw, or the place cannot be written.
+        No cells, repeated names, counts that are not raw, a place that cannot be written.
     """
     _check_cells(cells, shard_cells)
     order = np.random.default_rng(seed).permutation(len(cells))
     tick = _ticker(2 * sum(int(cells.present(name).sum()) for name in cells.parts), progress)
     obs = _storable(cells.obs)
     with atomic_dir(out, overwrite=overwrite) as folder:
-        (folder / "features").mkdir()
-        (folder / "shards").mkdir()
-        scratches = {
-            name: _Scratch(folder / f"scatter-{name}", name, part, order, shard_cells)
-            for name, part in cells.parts.items()
-        }
-        modalities, storage = _write_modalities(folder, scratches, obs, tick)
-        cell_table = _write_cells(folder, obs, storage)
-        manifest = Manifest(
-            format=FORMAT,
-            format_version=VERSION,
-            layout="h5ad-csr",
-            software=_software(),
-            cells=len(cells),
-            cell_names_sha256=hash_names(obs.index),
-            cell_table=cell_table,
-            combinations=_combinations(cells),
-            order=ORDER,
-            seed=seed,
-            shard_cells=shard_cells,
-            modalities=modalities,
-            report=json_ready(cells.report),
-        )
-        (folder / "manifest.json").write_text(
-            json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8"
-        )
+        for name in ("features", "shards"):
+            (folder / name).mkdir()
+        storage = np.full((len(cells), len(cells.parts)), -1, dtype=np.int64)
+        modalities = {}
+        for column, (name, part) in enumerate(cells.parts.items()):
+            scratch = _Scratch(folder / f"scatter-{name}", name, part, order, shard_cells)
+            modalities[name], storage[:, column] = _write_modality(folder, name, scratch, obs, tick)
+        _write_manifest(folder, cells, obs, storage, modalities, seed, shard_cells)
     return Path(out)
+
+
+def _write_manifest(
+    folder: Path,
+    cells: Cells,
+    obs: pd.DataFrame,
+    storage: NDArray[np.int64],
+    modalities: dict[str, StoredModality],
+    seed: int,
+    shard_cells: int,
+) -> None:
+    """Write the table of cells, then the manifest that makes the folder a store."""
+    manifest = Manifest(
+        format=FORMAT,
+        format_version=VERSION,
+        layout="h5ad-csr",
+        software=_software(),
+        cells=len(cells),
+        cell_names_sha256=hash_names(obs.index),
+        cell_table=_write_cells(folder, obs, storage),
+        combinations=_combinations(cells),
+        order=ORDER,
+        seed=seed,
+        shard_cells=shard_cells,
+        modalities=modalities,
+        report=json_ready(cells.report),
+    )
+    text = json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n"
+    (folder / "manifest.json").write_text(text, encoding="utf-8")
 
 
 def _check_cells(cells: Cells, shard_cells: int) -> None:
@@ -245,7 +251,8 @@ def _check_raw(block: sp.csr_matrix, modality: str) -> None:
 def _write_modality(
     folder: Path, name: str, scratch: _Scratch, obs: pd.DataFrame, tick: Callable[[int], None]
 ) -> tuple[StoredModality, NDArray[np.int64]]:
-    """Turn scratch into shards; also where each cell lies in them."""
+    """Fill the scratch and turn it into shards; also where each cell lies in them."""
+    scratch.fill(tick)
     var = scratch.part.var
     place = np.full(len(obs), -1, dtype=np.int64)
     shards: list[Shard] = []

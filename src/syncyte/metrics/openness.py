@@ -135,10 +135,8 @@ def score_open(
     if types is not None:
         kinds = group_codes(types, n)[0]
         strata |= {"auroc_in_type": kinds, "auroc_in_type_depth": cross(kinds, like_depth(depth, 10))}
-    chosen, reliability = np.flatnonzero(np.diff(truth.indptr) >= min_cells), Reliability(lanes)
+    chosen, reliability = _chosen(truth, min_cells, most), Reliability(lanes)
     scale = depth / np.maximum(level["rate"], FLOOR)
-    if most is not None and len(chosen) > most:
-        chosen = chosen[np.arange(most) * len(chosen) // most]
     tables = [
         _table(np.asarray(get(columns)), truth[:, columns], columns, null, scale, strata, reliability)
         for columns in column_blocks(chosen, n)
@@ -151,6 +149,12 @@ def score_open(
     by_batch = level_by_batch(lanes, lane_names, depth, level["open"])
     by_batch["ece"] = [reliability.error(code) for code in range(len(by_batch))]
     return Scores(summary, scored, by_batch, reliability.table())
+
+
+def _chosen(truth: sp.csc_matrix, min_cells: int, most: int | None) -> NDArray[np.int64]:
+    """Columns to score."""
+    chosen = np.flatnonzero(np.diff(truth.indptr) >= min_cells)
+    return chosen if most is None or len(chosen) <= most else chosen[np.arange(most) * len(chosen) // most]
 
 
 def _table(

@@ -1,8 +1,9 @@
-"""A small conditional autoencoder over a trained model's latents: what the technical batch explains, the code need not.
+"""A small conditional autoencoder over latents: what the technical batch explains, the code need not hold.
 
-The encoder reads latents of a cell, the decoder reads the code *and* the cell's technical batch and gives the profile of every
-modality; batch effects that differ by cell type are fitted in the decoder and so leave the code. Counts are negative
-binomial around profile x depth, open regions multinomial. Leaves out: the training loop and the adversary on the code.
+The encoder reads latents of a cell, the decoder reads the code *and* the cell's technical batch and gives the profile
+of every modality; batch effects that differ by cell type are fitted in the decoder and so leave the code. Counts are
+negative binomial around profile x depth, open regions multinomial. Leaves out: the training loop and the adversary on
+the code.
 """
 
 from __future__ import annotations
@@ -63,10 +64,10 @@ class ConditionalAutoencoder(nn.Module):
         self.dispersion = nn.ParameterDict(
             {name: torch.full((len(share),), 2.0) for name, share in shares.items() if name in counts}
         )
-        with torch.no_grad():
-            for name, share in shares.items():
-                self.linear[name].weight.zero_()
-                self.nonlinear[name].bias.copy_(torch.log(share))
+        for layer in self.linear.values():
+            nn.init.zeros_(layer.get_parameter("weight"))
+        for name, share in shares.items():
+            self.nonlinear[name].get_parameter("bias").data.copy_(torch.log(share))
 
     def encode(self, inputs: Float[Tensor, "b i"]) -> tuple[Float[Tensor, "b z"], Float[Tensor, "b z"]]:
         """Mean and log variance of the code."""
@@ -78,9 +79,7 @@ class ConditionalAutoencoder(nn.Module):
         hidden = self.decoder(torch.cat([code, batch], dim=1))
         return self.nonlinear[modality](hidden) + self.linear[modality](code) + batch @ self.shift[modality]
 
-    def error(
-        self, logits: Float[Tensor, "b f"], target: Float[Tensor, "b f"], modality: str
-    ) -> Float[Tensor, "b"]:
+    def error(self, logits: Float[Tensor, "b f"], target: Float[Tensor, "b f"], modality: str) -> Float[Tensor, "b"]:
         """Negative log-likelihood of each cell, summed over features, given its depth."""
         if modality not in self.counts:
             return -(target * torch.log_softmax(logits, dim=1)).sum(dim=1)

@@ -1,7 +1,7 @@
 """An adversary that reads technical batches off a code, and the code's reward for fooling it.
 
-One loss trains both: a gradient-reversal layer (Ganin & Lempitsky, ICML 2015) hands the encoder the adversary's gradient
-with its sign turned. Leaves out: scheduling of its weight, which belongs to whoever trains.
+One loss trains both: a gradient-reversal layer (Ganin & Lempitsky, ICML 2015) hands the encoder the adversary's
+gradient with its sign turned. Leaves out: scheduling of its weight, which belongs to whoever trains.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _Reverse(torch.autograd.Function):
         return values.view_as(values)
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return -context.weight * gradient, None
 
 

@@ -32,8 +32,8 @@ from syncyte.train.plan import EpochLoader, StageConfig
 class StartConfig(Config):
     """The linear start: shared and private components, and how pairs are used (see ``fit_start``).
 
-    ``cells = "all"`` fits it on the cells held out for early stopping too: the model then wastes no cell, and held-out cells
-    judge the learned residual against a linear part that knows them, which errs on the side of the linear part.
+    ``cells = "all"`` fits it on the cells held out for early stopping too: no cell is wasted, and held-out cells judge
+    the learned residual against a linear part that knows them, which errs on the side of the linear part.
     ``mode = "none"`` replaces it by random loadings of the same scale, for ablation only.
     """
 

@@ -93,39 +93,57 @@ def annotate_cells(
     ConfigError
         Unknown method, or a threshold outside [0, 1].
     """
-    if method not in get_args(Method):
-        raise ConfigError(unknown("annotation method", method, get_args(Method)))
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ConfigError(f"threshold is {threshold}; it is a confidence between 0 and 1.")
+    _check_options(method, threshold)
     labelled, left_out = keep_labelled(reference, label_key, unclear)
     if batch_key is not None:
         labelled.column(batch_key)
     names = _common(trained, query, labelled)
     old, new = trained.align(labelled, only=names), trained.align(query, only=names)
-    text = labelled.column(label_key).astype(str).str.strip()
-    counts = text.value_counts().sort_index()
+    counts = labelled.column(label_key).astype(str).str.strip().value_counts().sort_index()
     classes = tuple(counts.index)
-    chance = np.full((len(query), len(classes)), np.nan)
-    groups = []
-    for using, rows in _groups(new, old):
-        together = np.logical_and.reduce([old.present(name) for name in using])
-        part = label_reference(old.only(using).take(together), label_key, batch_key, trained.recipe, seed)
-        found = _annotate(trained, part, new.only(using).take(rows), method, seed, batch_size, not quiet)
-        chance[rows] = 0.0  # classes that no reference cell of this group has
-        chance[np.ix_(rows, pd.Index(classes).get_indexer(pd.Index(part.classes)))] = found.chance
-        groups.append({"modalities": list(using), "query_cells": len(rows), **found.facts})
+    how = (label_key, batch_key, method, seed, batch_size, not quiet)
+    chance, groups = _annotate_groups(trained, new, old, classes, *how)
+    settings = {"method": method, "label_key": label_key, "threshold": threshold, "seed": seed}
     facts = {
-        "method": method,
-        "label_key": label_key,
-        "threshold": threshold,
-        "seed": seed,
         "classes": list(classes),
         "reference": {**left_out, "few": [name for name in classes if counts[name] < FEW]},
         "query_cells_in_reference": int(query.names.isin(reference.names).sum()),
         "groups": groups,
     }
-    provenance = trained.provenance(new, **facts)
-    return _result(query.names, label_key, classes, counts, chance, threshold, provenance)
+    told = trained.provenance(new, **settings, **facts)
+    return _result(query.names, label_key, classes, counts, chance, threshold, told)
+
+
+def _check_options(method: str, threshold: float | None) -> None:
+    if method not in get_args(Method):
+        raise ConfigError(unknown("annotation method", method, get_args(Method)))
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ConfigError(f"threshold is {threshold}; it is a confidence between 0 and 1.")
+
+
+def _annotate_groups(
+    trained: Trained,
+    new: Cells,
+    old: Cells,
+    classes: Sequence[str],
+    label_key: str,
+    batch_key: str | None,
+    method: str,
+    seed: int,
+    batch_size: int | None,
+    show: bool,
+) -> tuple[NDArray[np.float64], list[dict[str, Any]]]:
+    """Chances ``(cells, classes)``, each group of cells annotated by the modalities it has, and facts of each group."""
+    chance = np.full((len(new), len(classes)), np.nan)
+    groups = []
+    for using, rows in _groups(new, old):
+        together = np.logical_and.reduce([old.present(name) for name in using])
+        part = label_reference(old.only(using).take(together), label_key, batch_key, trained.recipe, seed)
+        found = _annotate(trained, part, new.only(using).take(rows), method, seed, batch_size, show)
+        chance[rows] = 0.0  # classes that no reference cell of this group has
+        chance[np.ix_(rows, pd.Index(classes).get_indexer(pd.Index(part.classes)))] = found.chance
+        groups.append({"modalities": list(using), "query_cells": len(rows), **found.facts})
+    return chance, groups
 
 
 def _common(trained: Trained, query: Cells, reference: Cells) -> tuple[str, ...]:

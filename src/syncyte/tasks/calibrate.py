@@ -18,7 +18,8 @@ TINY = 1e-7
 
 def temper(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
     """``(n, c)`` probabilities at another temperature; above 1 is less sure."""
-    logs = np.log(np.maximum(probabilities, TINY)) / temperature
+    with np.errstate(divide="ignore"):  # a class the classifier never met keeps the probability 0
+        logs = np.log(probabilities) / temperature
     logs -= logs.max(axis=1, keepdims=True)
     chance = np.exp(logs)
     return chance / chance.sum(axis=1, keepdims=True)

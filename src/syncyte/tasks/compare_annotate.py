@@ -22,6 +22,7 @@ from syncyte.data.cells import Cells
 from syncyte.data.split import choose_validation
 from syncyte.metrics.annotation import AnnotationScores, score_annotation
 from syncyte.modalities import modalities
+from syncyte.tasks.compare_translate import units_of, with_intervals
 from syncyte.tasks.trained import Trained
 
 COLUMNS = ("accuracy", "macro_f1", "balanced_accuracy", "ece")
@@ -93,14 +94,20 @@ def compare_annotation(
     )
     predicted = np.asarray(result.obs[f"syncyte_{label_key}"]).astype(str)
     confidence = np.asarray(result.obs["syncyte_confidence"], dtype=np.float64)
-    scored = {name: score_labels(truth, predicted, confidence)}
+    scored, right = {name: score_labels(truth, predicted, confidence)}, {name: predicted == truth}
     for baseline, (x, model) in _fitted(held, reference, label_key, batch_key, seed).items():
         say(f"annotate: {baseline}")
-        scored[baseline] = score_annotation(truth, model.predict(x), list(model.classes))
+        chance = model.predict(x)
+        scored[baseline] = score_annotation(truth, chance, list(model.classes))
+        right[baseline] = np.asarray(model.classes)[chance.argmax(axis=1)] == truth
     table = pd.DataFrame({key: scores.summary for key, scores in scored.items()}).T[list(COLUMNS)]
+    units, words = units_of(held.column(batch_key) if batch_key else None, len(held), seed)
+    shares = {key: np.bincount(units, hits) / np.bincount(units) for key, hits in right.items()}
+    table = with_intervals(table, shares, units, seed)
     known = set(reference.column(label_key).astype(str))
     unseen = sorted(set(truth) - known)
-    text = f"Read: {' + '.join(names)}; {len(held):,} cells scored, learned from {len(reference):,}."
+    text = f"Read: {' + '.join(names)}; {len(held):,} cells scored, learned from {len(reference):,}. "
+    text += f"Intervals of accuracy: bootstrap over {words}, ups and downs that all methods share taken out."
     if unseen:
         text += f" {len(unseen)} held-out labels are not in the reference and cannot be right: {', '.join(unseen[:5])}."
     arrays = {"truth": truth, "predicted": predicted, "confidence": confidence}
@@ -111,7 +118,7 @@ def score_labels(truth: ArrayLike, predicted: NDArray[Any], confidence: NDArray[
     """Scores of labels with a confidence; the other classes get nothing, so ``log_loss`` has no meaning here."""
     classes, codes = np.unique(predicted, return_inverse=True)
     chance = np.zeros((len(codes), len(classes)))
-    chance[np.arange(len(codes)), codes] = np.maximum(confidence, 1e-6)
+    chance[np.arange(len(codes)), codes] = np.maximum(np.nan_to_num(confidence), 1e-6)
     return score_annotation(truth, chance, list(classes))
 
 

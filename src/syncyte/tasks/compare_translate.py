@@ -137,7 +137,7 @@ def compare_direction(
         scored[method] = _scored(predict(), direction)
     table = pd.DataFrame({key: scores.summary for key, (scores, _) in scored.items()}).T.rename_axis("method")
     table = table[[column for column in COLUMNS[direction.kind] if column in table]]
-    table = _with_intervals(table, {key: units for key, (_, units) in scored.items()}, direction.units, seed)
+    table = with_intervals(table, {key: units for key, (_, units) in scored.items()}, direction.units, seed)
     metric = table.columns[0]
     others = table[metric][[not key.startswith(name) and "oracle" not in key for key in table.index]]
     best = str(others.idxmax()) if others.notna().any() else ""
@@ -296,10 +296,10 @@ def _pearson(guess: NDArray[np.floating], truth: sp.csc_matrix) -> NDArray[np.fl
     return np.where((left**2).sum(axis=0) > 1e-12, r, np.nan)
 
 
-def _with_intervals(
+def with_intervals(
     table: pd.DataFrame, by_unit: Mapping[str, NDArray[np.float64]], units: NDArray[np.int64], seed: int
 ) -> pd.DataFrame:
-    """Add the interval of the headline, ups and downs that methods share taken out, so it speaks about differences."""
+    """Add the interval of the first column, ups and downs that methods share taken out: it speaks about differences."""
     metric, sizes = table.columns[0], np.bincount(units).astype(np.float64)
     judged = [values for key, values in by_unit.items() if "oracle" not in key]
     shared = np.mean(judged, axis=0)

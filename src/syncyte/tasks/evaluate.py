@@ -111,26 +111,32 @@ def evaluate_cells(
     name = f"{STEM} {trained.recipe['config']['preset']}"
     say = (lambda text: None) if quiet else (lambda text: print(f"evaluate: {text}", flush=True))
     work = Work(trained, name, held, known, batch_key, label_key, seed, say, notes=notes, most_features=most_features)
-    for task, score in {
+    scorers = {
         "translate": lambda: _translate(work, starts),
         "annotate": lambda: _annotate(work),
         "embed": lambda: _embed(work),
         "integrate": lambda: _integrate(work),
-    }.items():
-        if task in tasks:
-            score()
+    }
+    for task in tasks:
+        scorers[task]()
+    provenance = trained.provenance(cells, seed=seed, batch_key=batch_key, label_key=label_key, tasks=list(tasks))
+    return _finish(work, provenance)
+
+
+def _finish(work: Work, provenance: dict[str, Any]) -> Evaluation:
+    """Add curves, headings and facts."""
+    trained = work.trained
     curves = trained.path / "metrics.csv"
     if curves.is_file():
         work.tables["training"] = pd.read_csv(curves)
     work.text |= {
         "title": f"Evaluation of {trained.recipe['config']['name']} ({trained.recipe['config']['preset']})",
-        "subtitle": f"{len(held):,} held-out cells, baselines fitted on {len(known):,} reference cells",
+        "subtitle": f"{len(work.held):,} held-out cells, baselines fitted on {len(work.reference):,} reference cells",
         "notes": "\n\n".join(work.notes),
     }
-    provenance = trained.provenance(cells, seed=seed, batch_key=batch_key, label_key=label_key)
-    provenance |= {"cells": f"{len(held):,}", "reference": f"{len(known):,} cells", "seed": seed}
-    provenance |= {"device": str(trained.device), "training": trained.recipe.get("split", {})}
-    return Evaluation(work.tables, work.arrays, work.text, provenance, name)
+    facts = {"cells": f"{len(work.held):,}", "reference": f"{len(work.reference):,} cells", "seed": work.seed}
+    facts |= {"device": str(trained.device), "training": trained.recipe.get("split", {})}
+    return Evaluation(work.tables, work.arrays, work.text, {**provenance, **facts}, work.name)
 
 
 def _new_cells(cells: Cells, reference: Cells, notes: list[str]) -> Cells:

@@ -34,8 +34,8 @@ Adapter = Literal["full", "lora"]
 
 HIDDEN, DROPOUT, RANK = 128, 0.3, 8
 TABLE_RATE, HEAD_RATE, HEAD_DECAY = 5e-5, 2e-3, 0.1
-BATCH, SMOOTHING = 128, 0.05
-SHOWN = 30_000  # cells shown in all, in two to five passes: more only fits noise
+SMALLEST_BATCH, BATCH, SMOOTHING = 16, 128, 0.05
+SHOWN, PASSES = 30_000, (2, 12)  # cells shown in all, and the least and most passes: more only fits noise
 COUNT_DROPOUT, OPEN_DROPOUT = 0.5, 0.2  # most of a cell's counts, and of its open regions, that are hidden
 
 
@@ -170,8 +170,9 @@ def finetune(
 
 
 def _train(trained: Trained, labeller: Labeller, labelled: Labelled, rows: NDArray[np.int64], seed: int) -> None:
-    epochs = int(np.clip(round(SHOWN / len(rows)), 2, 5))
-    sampler = BlockSampler(rows, min(BATCH, len(rows)), block=1, seed=seed, drop_last=True)
+    epochs = int(np.clip(round(SHOWN / len(rows)), *PASSES))
+    size = int(np.clip(len(rows) // 16, SMALLEST_BATCH, BATCH))
+    sampler = BlockSampler(rows, min(size, len(rows)), block=1, seed=seed, drop_last=True)
     loader = Loader(labelled.cells, trained.tokenizers, sampler)
     count = np.bincount(labelled.codes[rows], minlength=len(labelled.classes))
     scale = np.where(count > 0, 1 / np.sqrt(np.maximum(count, 1)), 0.0)

@@ -108,7 +108,7 @@ def label_reference(cells: Cells, label_key: str, batch_key: str | None, recipe:
     classes, codes = np.unique(cells.column(label_key).astype(str).str.strip().to_numpy(), return_inverse=True)
     trained_by = recipe.get("batch_key")
     key = batch_key or (trained_by if trained_by in cells.obs.columns else None)
-    unseen = _unseen(cells, trained_by, recipe.get("batches") or [])
+    unseen = _unseen(cells, trained_by, _known_batches(recipe))
     folds, names = _batch_folds(cells.column(key), rng) if key else (codes, [])
     if len(names) < 3:
         folds, names = _random_folds(codes, rng), []
@@ -120,6 +120,13 @@ def label_reference(cells: Cells, label_key: str, batch_key: str | None, recipe:
     kind = f"technical batches of {key!r}: {', '.join(names[fold] for fold in held)}" if names else "random parts"
     how = f"{kind} ({'not ' if new else ''}seen when the model was trained)"
     return Labelled(cells, codes.astype(np.int64), tuple(classes), folds, large, held, not new, how)
+
+
+def _known_batches(recipe: dict[str, Any]) -> list[str]:
+    """Technical batches the model was fitted on: those held out of training too, where its start was fitted to them."""
+    split = recipe.get("split", {})
+    whole = recipe.get("config", {}).get("start", {}).get("cells") == "all" and split.get("kind") == "batch"
+    return [*(recipe.get("batches") or []), *(split["validation"].split(", ") if whole else [])]
 
 
 def _unseen(cells: Cells, key: str | None, batches: Sequence[str]) -> NDArray[np.bool_]:

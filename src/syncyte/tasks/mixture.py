@@ -1,9 +1,9 @@
 """Take technical batches out of an embedding by a soft mixture of linear shifts.
 
-Cells are clustered softly so that every cluster holds every batch in its overall share as far as distances allow; in each
-cluster the batches' shifts are estimated by ridge regression and taken out; both steps repeat. This is the model of Harmony
-(Korsunsky et al., Nature Methods 2019), written anew for numpy: clustering on the unit sphere, shifts on the plain
-embedding. Cells of unknown batch help to find the clusters and are left where they are.
+Cells are clustered softly so that every cluster holds every batch in its overall share as far as distances allow; in
+each cluster the batches' shifts are estimated by ridge regression and taken out; both steps repeat. This is the model
+of Harmony (Korsunsky et al., Nature Methods 2019), written anew for numpy: clustering on the unit sphere, shifts on the
+plain embedding. Cells of unknown batch help to find the clusters and are left where they are.
 Leaves out: several covariates at once (cross them before), choosing the number of clusters.
 """
 
@@ -69,11 +69,12 @@ def correct_mixture(
     one_hot = (codes[:, None] == np.arange(batches)).astype(np.float64)
     corrected = start
     rng = np.random.default_rng(seed)
-    centers, members, done = _first_centers(_unit(start), count, seed), None, 0
-    for done in range(1, rounds + 1):
+    centers, done = _first_centers(_unit(start), count, seed), 0
+    while done < rounds:
+        done += 1
         centers, members = _cluster(_unit(corrected), centers, one_hot, diversity, width, rng)
         moved = _take_out(start, members, one_hot, ridge)
-        change = np.linalg.norm(moved - corrected) / max(np.linalg.norm(start), 1e-12)
+        change = np.linalg.norm(moved - corrected) / max(float(np.linalg.norm(start)), 1e-12)
         corrected = moved
         if change < SETTLED:
             break

@@ -29,6 +29,7 @@ CLIP = 3.0
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
 WEIGHTS = (0.0, 0.25)
 FIRST_STRENGTH = 0.1
+MOST_TRIED = 20_000  # cells a trial learns from; the final fit takes all
 NEAR = 1.02  # log losses within this factor of the least count as equal; labels decide between them
 BLOCKS: tuple[tuple[str, ...], ...] = (("profiles", "latents"), ("profiles",), ("latents",))
 
@@ -176,6 +177,8 @@ class Probe:
         rows, chances = [], []
         for fold in self.labelled.large if honest else self.labelled.held:
             train, held = self.labelled.rows(fold)
+            if len(train) > MOST_TRIED:
+                train = np.sort(np.random.default_rng(fold).choice(train, MOST_TRIED, replace=False))
             rows.append(held)
             chances.append(self._fit_predict(choice, train, self.folds[self.folds != fold], self.evidence, held))
         return np.concatenate(rows), np.concatenate(chances)
@@ -230,9 +233,11 @@ def _regression(x: NDArray[np.float32], codes: NDArray[np.int64], choice: Choice
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     present, count = np.unique(codes, return_counts=True)
     weight = count**-choice.weight
     weight *= len(codes) / (weight * count).sum()  # so that the penalty means the same
     model = LogisticRegression(C=choice.strength, class_weight=dict(zip(present, weight, strict=True)), max_iter=2000)
-    return make_pipeline(StandardScaler(), model).fit(x, codes)
+    with threadpool_limits(1):  # many small products: on busy cores waiting threads cost twenty times the work
+        return make_pipeline(StandardScaler(), model).fit(x, codes)
