@@ -174,6 +174,7 @@ def annotate(
     label_key: str,
     method: str = "auto",
     threshold: float | None = None,
+    unclear: Sequence[str] = (),
     batch_key: str | None = None,
     out: str | Path | None = None,
     key_added: str | None = None,
@@ -197,6 +198,8 @@ def annotate(
         prefers.
     threshold
         Abstain below this confidence.
+    unclear
+        Labels of the reference that mean no class (doublets, unassigned); their cells are not learned from.
     """
     from syncyte.tasks.annotate import annotate_cells
 
@@ -211,6 +214,7 @@ def annotate(
         label_key,
         method=method,
         threshold=threshold,
+        unclear=unclear,
         batch_key=batch_key,
         seed=seed,
         quiet=quiet,

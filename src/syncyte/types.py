@@ -138,7 +138,8 @@ class Encoded:
     parts
         By modality, ``(b, k_m)`` linear latents of that modality alone (zeros where not seen).
     states
-        ``(b, n, d)`` token states of the backbone, or None where the preset has no attention.
+        ``(b, n, d)`` token states of the backbone, the cell token first (and alone, unless all were asked for); None
+        where the preset has no attention.
     valid
         ``(b, n)`` bool beside ``states``.
     """

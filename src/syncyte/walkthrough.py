@@ -49,11 +49,12 @@ def demo(
     batch_key, label_key = _key(cells, BATCH_KEYS), _key(cells, LABEL_KEYS)
     known, held, name = _hold_out(cells, batch_key, seed)
     say(f"{len(cells):,} cells, {' + '.join(cells.modalities)}; held out for scoring: {name} ({len(held):,} cells)")
-    say("Training clm_x (preset small)")
+    say("Training clm_x (preset lite)")
     run = api.train(
         "clm_x",
         known,
         out=out / "run",
+        preset="lite",
         batch_key=batch_key,
         label_key=label_key,
         overwrite=True,

@@ -113,6 +113,7 @@ TASKS = {
         "label_key": "cell_type",
         "method": "auto",
         "threshold": None,
+        "unclear": (),
         "batch_key": None,
         "key_added": None,
     },
@@ -206,7 +207,7 @@ def test_the_signatures_are_those_of_the_verbs():
         command = inspect.signature(every_command()[name]).parameters
         assert set(command) <= set(verb), name
         for key, parameter in command.items():
-            if parameter.default is not inspect.Parameter.empty and key not in ("settings", "out"):
+            if parameter.default is not inspect.Parameter.empty and key not in ("settings", "out", "unclear"):
                 assert verb[key].default == parameter.default, f"{name} {key}"
 
 

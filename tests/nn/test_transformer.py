@@ -36,7 +36,8 @@ def inputs(valid: bool = True):
 def test_attention_is_softmax_of_scaled_products():
     layer = SelfAttention(8, 2).eval()
     states, valid = random(2, 5, 8), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 1, 0]], dtype=torch.bool)
-    q, k, v = layer.inward(states).view(2, 5, 3, 2, 4).unbind(dim=2)
+    q = layer.query(states).view(2, 5, 2, 4)
+    k, v = layer.key_value(states).view(2, 5, 2, 2, 4).unbind(dim=2)
     scores = torch.einsum("bihd,bjhd->bhij", q, k) / 2
     weights = scores.masked_fill(~valid[:, None, None], -torch.inf).softmax(dim=-1)
     expected = layer.outward(torch.einsum("bhij,bjhd->bihd", weights, v).reshape(2, 5, 8))

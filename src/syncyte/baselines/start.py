@@ -39,8 +39,9 @@ from syncyte.baselines.residual import Kind, Residual, ResidualMatrix, randomize
 from syncyte.errors import DataError
 
 MOST_CELLS = 50_000
-FEW_PAIRS = 1500  # below, latents learned on all cells and a small bridge beat the cross-covariance of the pairs
+FEW_PAIRS = 3500  # below, with unpaired cells at hand, latents of all cells and a small bridge beat the pairs alone
 CLIP = 3.0
+MOST_OPEN = 0.995  # probability no region is predicted above
 BRIDGE, BRIDGE_PENALTY = 30, 30.0  # own components a bridge starts from, and its ridge penalty
 Alone = tuple[NDArray[np.float32], NDArray[np.float32]]  # loadings (f, k) and singular values (k,) of one modality
 
@@ -107,7 +108,7 @@ class Decoder:
         profile = np.exp(logits)
         profile /= profile.sum(axis=1, keepdims=True)
         level = np.exp(level_features(latent, context) @ self.level + self.level_bias)
-        return -np.expm1(-profile * level[:, None])
+        return np.minimum(profile * level[:, None], MOST_OPEN)
 
 
 @dataclass(frozen=True)

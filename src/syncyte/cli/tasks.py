@@ -86,6 +86,10 @@ def annotate(
         float | None,
         typer.Option("--threshold", min=0.0, max=1.0, metavar="P", help="Abstain below this confidence."),
     ] = None,
+    unclear: Annotated[
+        list[str] | None,
+        typer.Option("--unclear", metavar="LABEL", help="Label that means no class; not learned from (repeatable)."),
+    ] = None,
     batch_key: options.BatchKey = None,
     key_added: options.KeyAdded = None,
     batch_size: options.BatchSize = None,
@@ -104,7 +108,7 @@ def annotate(
     syncyte annotate run query.h5mu --reference train.h5mu --label-key cell_type --out out.h5mu
     syncyte annotate run query.h5mu --reference train.h5mu --label-key cell_type --threshold 0.7 --out out.h5mu
     """
-    options.call("annotate", locals())
+    options.call("annotate", {**locals(), "unclear": tuple(unclear or ())})
     options.say(f"Wrote {out}", quiet)
 
 

@@ -105,8 +105,10 @@ class CellModel(nn.Module):
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)
 
-    def encode(self, tokens: Mapping[str, Tokens], visible: Mapping[str, Visible]) -> Encoded:
-        """Latent state of cells from what is visible of them.
+    def encode(
+        self, tokens: Mapping[str, Tokens], visible: Mapping[str, Visible], *, token_states: bool = False
+    ) -> Encoded:
+        """Latent state of cells from what is visible of them; ``token_states`` gives the states of all tokens too.
 
         A modality that is hidden as a whole contributes nothing: neither ids nor padding nor depth.
         """
@@ -127,7 +129,7 @@ class CellModel(nn.Module):
             latent = latent + self.residual(features)
         states = valid = None
         if self.backbone is not None:
-            states, valid = self._attend(self.backbone, tokens, weights, features, flags)
+            states, valid = self._attend(self.backbone, tokens, weights, features, flags, token_states)
             latent = latent + self.out(states[:, 0])
         return Encoded(latent, base, context, parts, states, valid)
 
@@ -138,12 +140,13 @@ class CellModel(nn.Module):
         weights: Mapping[str, tuple[Tensor, Tensor]],
         features: Tensor,
         flags: Tensor,
+        token_states: bool,
     ) -> tuple[Tensor, Tensor]:
         embedded = {}
         for name in self.names:
             if bool(flags[:, self.names.index(name)].any()):
                 embedded[name] = self.embedders[name](tokens[name], self.paths[name].table, *weights[name])
-        return backbone(self.cell_token(features), embedded, flags.sum(dim=1) > 1)
+        return backbone(self.cell_token(features), embedded, flags.sum(dim=1) > 1, cell_only=not token_states)
 
     def decode(
         self, encoded: Encoded, target: str, batch: Int[Tensor, "b"] | None = None, *, gated: bool = True

@@ -25,13 +25,18 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.inward = nn.Linear(width, 3 * width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
         self.outward = nn.Linear(width, width)
 
-    def forward(self, states: Float[Tensor, "b n d"], valid: Bool[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
-        """Attend over valid tokens only."""
+    def forward(
+        self, states: Float[Tensor, "b n d"], valid: Bool[Tensor, "b n"], queries: int | None = None
+    ) -> Float[Tensor, "b q d"]:
+        """Attend over valid tokens only; with ``queries`` only the first tokens ask, and only they are returned."""
         cells, tokens, width = states.shape
-        shaped = self.inward(states).view(cells, tokens, 3, self.heads, width // self.heads)
-        query, key, value = shaped.permute(2, 0, 3, 1, 4)
+        asked = tokens if queries is None else queries
+        query = self.query(states[:, :asked]).view(cells, asked, self.heads, -1).transpose(1, 2)
+        shaped = self.key_value(states).view(cells, tokens, 2, self.heads, width // self.heads)
+        key, value = shaped.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=valid[:, None, None, :])
-        return self.outward(mixed.transpose(1, 2).reshape(cells, tokens, width))
+        return self.outward(mixed.transpose(1, 2).reshape(cells, asked, width))

@@ -18,6 +18,7 @@ from syncyte.nn.linear_path import segment_sum
 from syncyte.types import Tokens
 
 PER_CELL = 1e4
+MOST_OPEN = 0.995  # probability no region is predicted above
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +188,9 @@ class RateHead(nn.Module):
     def expected(self, prediction: tuple[Tensor, Tensor], level: Tensor | None = None) -> Float[Tensor, "b f"]:
         """Probability of being open, or log1p of the profile per 10,000 for counts."""
         logits, predicted = prediction
-        if self.binary:
-            return likelihoods["bernoulli"].mean(self.rate(logits, predicted if level is None else level))
+        rate = self.rate(logits, predicted if level is None else level)
+        if self.likelihood == "bernoulli":
+            return likelihoods["bernoulli"].mean(rate)
+        if self.binary:  # profile and level were fitted on openings, so the rate is the probability itself
+            return rate.clamp_max(MOST_OPEN)
         return torch.log1p(torch.softmax(logits, dim=1) * PER_CELL)

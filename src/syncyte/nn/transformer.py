@@ -65,8 +65,15 @@ class Block(nn.Module):
         valid: Bool[Tensor, "b n"],
         slices: Mapping[str, slice],
         mixed: Bool[Tensor, "b"],
+        cell_only: bool = False,
     ) -> Float[Tensor, "b n d"]:
-        """Apply the layer; ``slices`` gives each route's columns, ``mixed`` the cells seen in several modalities."""
+        """Apply the layer; ``slices`` gives each route's columns, ``mixed`` the cells seen in several modalities.
+
+        With ``cell_only`` only the cell token is updated and returned, ``(b, 1, d)``: its expert is always the mixer.
+        """
+        if cell_only:
+            cell = states[:, :1] + self.dropout(self.attention(self.before_attention(states), valid, queries=1))
+            return cell + self.dropout(self.experts[MIXER](self.before_experts(cell)))
         states = states + self.dropout(self.attention(self.before_attention(states), valid))
         normed = self.before_experts(states)
         if self.mixes and bool(mixed.all()):
@@ -118,8 +125,12 @@ class Multiway(nn.Module):
         cell: Float[Tensor, "b d"],
         tokens: Mapping[str, tuple[Float[Tensor, "b n d"], Bool[Tensor, "b n"]]],
         mixed: Bool[Tensor, "b"],
+        cell_only: bool = False,
     ) -> tuple[Float[Tensor, "b n d"], Bool[Tensor, "b n"]]:
-        """States of all tokens (cell token first) and which are valid. The cell token takes the mixer's expert."""
+        """States of all tokens (cell token first) and which are valid. The cell token takes the mixer's expert.
+
+        With ``cell_only`` the last layer is computed for the cell token alone, which it gives unchanged.
+        """
         states, valid, slices = [cell[:, None]], [torch.ones_like(mixed)[:, None]], {MIXER: slice(0, 1)}
         start = 1
         for route, (embedded, flags) in tokens.items():
@@ -130,6 +141,6 @@ class Multiway(nn.Module):
             states.append(embedded)
             valid.append(flags)
         joined, flags = torch.cat(states, dim=1), torch.cat(valid, dim=1)
-        for block in self.blocks:
-            joined = block(joined, flags, slices, mixed)
-        return self.last(joined), flags
+        for index, block in enumerate(self.blocks):
+            joined = block(joined, flags, slices, mixed, cell_only and index == len(self.blocks) - 1)
+        return self.last(joined), flags[:, : joined.shape[1]]

@@ -131,7 +131,7 @@ def _adapt_backbone(backbone: nn.Module) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise MissingExtraError("peft", "lora", "method='lora'") from error
-    target = r".*(inward|outward|experts\.\w+\.[03])"
+    target = r".*(query|key_value|outward|experts\.\w+\.[03])"
     inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=target), backbone)
 
 
