@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -97,7 +95,7 @@ def main() -> None:
         if not path.exists():
             scores = score_embedding(points, labels=labels, batches=batches, seed=seed)
             chosen = {key: scores[key] for key in (*PARTS, *TOTALS)}
-            row = {"method": name, "seed": seed, **chosen, "cpu s": seconds, "epochs": epochs}
+            row = {"method": name, "seed": seed, **chosen, "cpu s": seconds, "epochs": float(epochs)}
             path.write_text(json.dumps(row))
         print(f"{name}, seed {seed}: {json.loads(path.read_text())['overall']:.3f}", flush=True)
 
@@ -116,7 +114,10 @@ def write(path: Path, table: pd.DataFrame, cells: Any, options: argparse.Namespa
     means.insert(0, "seeds", table.groupby("method", sort=False).size())
     means["sd overall"] = table.groupby("method", sort=False)["overall"].std()
     means = means.sort_values("overall", ascending=False)
-    command = " ".join(shlex.quote(part) for part in (Path(sys.argv[0]).name, *sys.argv[1:]) if "/" not in part)
+    command = (
+        f"python benchmarks/integrate_kang.py {options.data.parent.name}/{options.data.name} "
+        f"--batch-key {options.batch_key} --label-key {options.label_key} --peers PEERS --out TABLE.md"
+    )
     lines = [
         f"# Integration of {options.data.parent.name}",
         "",
@@ -124,7 +125,7 @@ def write(path: Path, table: pd.DataFrame, cells: Any, options: argparse.Namespa
         f"labels `{options.label_key}` for scoring only. `overall = 0.6 bio + 0.4 batch`. `cpu s` is one thread; for "
         "syncyte it is what `integrate` takes beyond training.",
         "",
-        f"Command: `{command}` (folders left out)",
+        f"Command: `{command}`, `PEERS` from `peers_integrate.py`.",
         "",
         *markdown(means.reset_index()),
         "",
@@ -142,7 +143,13 @@ def markdown(table: pd.DataFrame) -> list[str]:
 
     def cell(value: object, column: str) -> str:
         if isinstance(value, float):
-            return "" if np.isnan(value) else f"{value:.0f}" if column in ("cpu s", "epochs") else f"{value:.3f}"
+            return (
+                ""
+                if np.isnan(value) or (column == "epochs" and not value)
+                else f"{value:.0f}"
+                if column in ("cpu s", "epochs")
+                else f"{value:.3f}"
+            )
         return str(value)
 
     head = ["| " + " | ".join(table.columns) + " |", "|" + " --- |" * len(table.columns)]

@@ -1,4 +1,4 @@
-"""Embeddings of other integration methods, for ``integrate_kang.py`` and ``integrate_other.py`` to score.
+"""Embeddings of other integration methods, for ``integrate_kang.py`` to score.
 
 Runs in an environment of its own with scvi-tools, harmonypy and scanpy (it does not import syncyte):
 
