@@ -65,7 +65,7 @@ def demo(
     suffix = ".h5mu" if len(cells.modalities) > 1 else ".h5ad"
     _results(run, cells, known, held, out, suffix, batch_key, label_key, seed, say)
     say("Evaluating beside the baselines")
-    api.evaluate(run, held, reference=known, out=out, batch_key=batch_key, label_key=label_key, seed=seed, quiet=True)
+    api.evaluate(run, held, reference=known, out=out, batch_key=batch_key, label_key=label_key, seed=seed, quiet=quiet)
     say(f"Done in {time.monotonic() - begin:.0f} s.")
     _next_steps(out, suffix, cells.modalities, batch_key, label_key, say)
     return out

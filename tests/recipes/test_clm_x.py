@@ -162,7 +162,7 @@ def test_mosaic_cells_train_and_embed(tmp_path, paired):
         return
     if paired == 0.3:
         assert "bridged" in run.recipe["start"]
-        assert any("are paired: masked stages train loadings" in note for note in run.recipe["notes"])
+        assert any("are paired: the start is learned on all cells" in note for note in run.recipe["notes"])
     assert 0 < both.sum() < len(cells)
     got = syncyte.translate(run, data, source="atac", target="rna")
     assert list(got.cells) == list(cells.names[cells.present("atac")])
