@@ -38,7 +38,7 @@ def main() -> None:
     here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="trained folder, or a preset to train")
-    parser.add_argument("--data", type=Path, default=here / "../../shared/data/snareseq_mouse_cortex/cortex.h5mu")
+    parser.add_argument("--data", type=Path, default=Path("cortex.h5mu"))
     parser.add_argument("--held", default="09C,09J", help="batches scored")
     parser.add_argument("--never", default="", help="batches neither scored nor learned from")
     parser.add_argument("--method", default="auto")
