@@ -35,7 +35,6 @@ INPUTS = (("rna",), ("atac",), ("rna", "atac"))
 
 
 def main() -> None:
-    here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="trained folder, or a preset to train")
     parser.add_argument("--data", type=Path, default=Path("cortex.h5mu"))
