@@ -56,7 +56,7 @@ def test_training_leaves_the_data_alone(tiny_data, tmp_path):
 
 def test_inspection_tells_what_is_there(tiny_data):
     told = api.inspect_data(tiny_data)
-    assert "240" in told["text"] and "rna" in told["text"]
+    assert "240" in told["summary"] and "rna" in told["summary"]
 
 
 def test_places_that_cannot_be_written_are_refused_first(tiny_run, tiny_data, tmp_path):

@@ -73,12 +73,12 @@ def inspect_data(
     force: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """What is in the data: the report of reading, and ``text``, a summary for people."""
+    """What is in the data: the report of reading, and ``summary``, text for people."""
     from syncyte.data.describe import describe_cells
 
     del quiet
     cells = open_data(data, modality, genome, layer, force)
-    return {**cells.report, "text": describe_cells(cells)}
+    return {**cells.report, "summary": describe_cells(cells)}
 
 
 def write_store(

@@ -37,7 +37,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict]]:
     def verb(name: str):
         def record(*arguments, **keywords):
             made.append((name, {**dict(enumerate(arguments)), **keywords}))
-            return {"text": "3 cells", "cells": 3}
+            return {"summary": "3 cells", "cells": 3}
 
         return record
 

@@ -36,9 +36,9 @@ def inspect(
     reading = {"modality": modality, "genome": genome, "layer": layer, "force": force}
     found = options.call("inspect_data", {"data": data, "quiet": quiet, **reading})
     if as_json:
-        typer.echo(json.dumps(json_ready({name: found[name] for name in found if name != "text"}), indent=2))
+        typer.echo(json.dumps(json_ready({name: found[name] for name in found if name != "summary"}), indent=2))
     else:
-        options.say(found["text"], quiet)
+        options.say(found["summary"], quiet)
 
 
 def store(

@@ -199,6 +199,7 @@ def loader_maker(
     order = [part.index for part in cells.parts.values()]
 
     def make(stage: StageConfig, split: Literal["train", "validation"], rank: int, world: int) -> EpochLoader | None:
+        """Loader of one split, or None where it has no such cell."""
         rows = built.split.train if split == "train" else built.split.validation
         for name in needs[stage.name]:
             rows = rows[cells.present(name)[rows]]
