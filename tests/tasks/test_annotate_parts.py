@@ -164,3 +164,15 @@ def test_only_the_adapter_and_the_heads_learn(trained: Trained, adapter: str):
         assert not any(name.startswith("paths.rna") for name in learning)
     assert trained.model.backbone is not None
     assert all(parameter.requires_grad for parameter in trained.model.parameters())
+
+
+def test_two_technical_batches_are_held_out_whole():
+    batches = ["p", "q"] * 60
+    cells = bare_cells((["A"] * 2 + ["B"] * 2) * 30, batches)
+    part = label_reference(cells, "label", "batch", {"batches": ["p", "q"], "batch_key": "batch"}, seed=0)
+    names = np.array(batches)
+    assert part.held == (0, 1) and part.seen
+    assert all(len(set(part.folds[names == name])) == 1 for name in "pq")
+    for fold in (0, 1):  # every part lies in one batch, so profiles can leave out a cell's own
+        assert len(set(part.parts[part.folds == fold])) == 3
+    assert set(part.parts[part.folds == 0]).isdisjoint(part.parts[part.folds == 1])

@@ -105,7 +105,7 @@ def fit_start(
     if mode == "auto":
         mode = _choose(pairs, {m: int(present[m].sum()) for m in names})
     source = {m: next((o for o in names if o != m), m) if mode != "separate" else m for m in names}
-    sizes = {"shared": shared, "private": private, "seed": seed, "mode": mode}
+    sizes: dict[str, Any] = {"shared": shared, "private": private, "seed": seed, "mode": mode}
     shapes = dict.fromkeys(names, Shape(through=_THROUGH[mode]))
     if mode == "cross" and tune and pairs >= FEWEST:
         shapes = _tuned(counts, present, kinds, source, np.flatnonzero(paired), groups, rng, sizes)

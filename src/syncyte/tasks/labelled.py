@@ -19,7 +19,7 @@ from syncyte.data.cells import Cells
 from syncyte.errors import DataError
 
 MOST_CELLS = 100_000  # reference cells learned from; more are drawn at random
-MOST_FOLDS, MOST_HELD, RANDOM_FOLDS = 10, 3, 5
+MOST_FOLDS, MOST_HELD, RANDOM_FOLDS, PARTS = 10, 3, 5, 3
 PLACEHOLDERS = frozenset({"", "nan", "none", "na", "n/a", "unassigned"})
 
 
@@ -37,6 +37,8 @@ class Labelled:
         Sorted names.
     folds
         ``(n,)`` int64; technical batches, or random parts with equal shares of the classes.
+    parts
+        ``(n,)`` int64; the folds, or where there are two only, random parts of each.
     large
         Folds with enough cells to judge by.
     held
@@ -51,6 +53,7 @@ class Labelled:
     codes: NDArray[np.int64]
     classes: tuple[str, ...]
     folds: NDArray[np.int64]
+    parts: NDArray[np.int64]
     large: tuple[int, ...]
     held: tuple[int, ...]
     seen: bool
@@ -110,8 +113,10 @@ def label_reference(cells: Cells, label_key: str, batch_key: str | None, recipe:
     key = batch_key or (trained_by if trained_by in cells.obs.columns else None)
     unseen = _unseen(cells, trained_by, _known_batches(recipe))
     folds, names = _batch_folds(cells.column(key), rng) if key else (codes, [])
-    if len(names) < 3:
+    shared = set(codes[folds == 0]) & set(codes[folds == 1]) if len(names) == 2 else set()
+    if len(names) < 2 or (len(names) == 2 and len(shared) < len(classes)):
         folds, names = _random_folds(codes, rng), []
+    parts = folds if len(names) != 2 else folds * PARTS + _random_folds(codes, rng, PARTS)
     groups = [np.flatnonzero(folds == fold) for fold in range(int(folds.max()) + 1)]
     enough = min(30, len(cells) // 20)
     large = tuple(fold for fold, rows in enumerate(groups) if len(rows) >= enough)
@@ -119,7 +124,7 @@ def label_reference(cells: Cells, label_key: str, batch_key: str | None, recipe:
     held = tuple(sorted(rng.permutation(new or large)[:MOST_HELD].tolist()))
     kind = f"technical batches of {key!r}: {', '.join(names[fold] for fold in held)}" if names else "random parts"
     how = f"{kind} ({'not ' if new else ''}seen when the model was trained)"
-    return Labelled(cells, codes.astype(np.int64), tuple(classes), folds, large, held, not new, how)
+    return Labelled(cells, codes.astype(np.int64), tuple(classes), folds, parts, large, held, not new, how)
 
 
 def _known_batches(recipe: dict[str, Any]) -> list[str]:
@@ -150,9 +155,9 @@ def _batch_folds(column: pd.Series, rng: np.random.Generator) -> tuple[NDArray[n
     return place[codes], [", ".join(sorted(str(values[index]) for index in group)) for group in groups]
 
 
-def _random_folds(codes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+def _random_folds(codes: NDArray[np.int64], rng: np.random.Generator, count: int = RANDOM_FOLDS) -> NDArray[np.int64]:
     """Random folds with equal shares of the classes."""
     order = np.lexsort((rng.random(len(codes)), codes))
     folds = np.empty(len(codes), dtype=np.int64)
-    folds[order] = np.arange(len(codes)) % min(RANDOM_FOLDS, len(codes))
+    folds[order] = np.arange(len(codes)) % min(count, len(codes))
     return folds

@@ -2,7 +2,7 @@
 
 A *class profile* is the mean of the model's scaled residuals over the cells of a class, and a cell's score on it the
 product with its own residuals: one linear readout a class, in closed form. Every reference cell is scored on profiles
-made without its own fold, so the scores look as those of new cells do; loadings fitted to the same cells do not
+made without its own part, so the scores look as those of new cells do; loadings fitted to the same cells do not
 (at 90 open regions a cell 79 % of held-out cells were right with profiles and 72 % with the latents).
 Which blocks are used is chosen for each modality on held-out cells. Leaves out: training of the model (``finetune``).
 """
@@ -26,11 +26,13 @@ from syncyte.tasks.trained import Trained
 from syncyte.types import Visible
 
 CLIP = 3.0
-STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
-WEIGHTS = (0.0, 0.25)
+STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+WEIGHTS = (0.0, 0.25, 0.5, 1.0)
 FIRST_STRENGTH = 0.1
-MOST_TRIED = 20_000  # cells a trial learns from; the final fit takes all
-NEAR = 1.02  # log losses within this factor of the least count as equal; labels decide between them
+MOST_TRIED = 8000  # cells a trial learns from; the final fit takes all
+NEAR = 1.05  # log losses within this factor of the least count as equal; labels decide between them
+EQUAL = 0.005  # and so do qualities this close to the best
+BETTER = 0.93  # blocks are left out for a log loss below this share of what all give
 BLOCKS: tuple[tuple[str, ...], ...] = (("profiles", "latents"), ("profiles",), ("latents",))
 
 
@@ -45,7 +47,7 @@ class Evidence:
     context
         ``(n, 2)`` standardised log depth and richness.
     scores
-        ``(n, folds, c)`` product with the sums of residuals of each class in each fold of the reference.
+        ``(n, parts, c)`` product with the sums of residuals of each class in each part of the reference.
     """
 
     latents: NDArray[np.float32]
@@ -82,26 +84,26 @@ class Choice:
 
 
 class Profiles:
-    """Sums of residuals by fold and class of the reference, by modality."""
+    """Sums of residuals by part and class of the reference, by modality."""
 
     def __init__(self, trained: Trained, labelled: Labelled) -> None:
         self.residuals = {name: _residual(trained.model.paths[name]) for name in labelled.cells.modalities}
         hot = np.eye(len(labelled.classes), dtype=np.float32)[labelled.codes]
         # classes weigh by the root of their size; the common mean drops out
         target = (hot - hot.mean(axis=0)) / np.sqrt(np.maximum(hot.sum(axis=0), 1))
-        folds = int(labelled.folds.max()) + 1
+        folds = int(labelled.parts.max()) + 1
         self.tables: dict[str, NDArray[np.float32]] = {}
         for name, (residual, center) in self.residuals.items():
             table = np.zeros((folds, len(residual.share), len(labelled.classes)), dtype=np.float32)
             for rows, counts in labelled.cells.blocks(name):
-                for fold in np.unique(labelled.folds[rows]):
-                    inside = np.flatnonzero(labelled.folds[rows] == fold)
+                for fold in np.unique(labelled.parts[rows]):
+                    inside = np.flatnonzero(labelled.parts[rows] == fold)
                     matrix = ResidualMatrix(*residual.split(counts[inside]), center)
                     table[fold] += matrix.transpose_dot(target[rows[inside]])
             self.tables[name] = table
 
     def scores(self, cells: Cells, name: str) -> NDArray[np.float32]:
-        """``(n, folds, c)`` scores of cells."""
+        """``(n, parts, c)`` scores of cells."""
         table = self.tables[name]
         folds, features, classes = table.shape
         flat = np.ascontiguousarray(table.transpose(1, 0, 2).reshape(features, folds * classes))
@@ -153,19 +155,23 @@ class Probe:
 
     def __init__(self, labelled: Labelled, evidence: Mapping[str, Evidence]) -> None:
         self.labelled, self.evidence = labelled, dict(evidence)
-        self.folds = np.arange(int(labelled.folds.max()) + 1)
+        self.parts = np.arange(int(labelled.parts.max()) + 1)
 
     def choose(self) -> Choice:
-        """Blocks of each modality by itself, then penalty and class weights of all together, on the held folds."""
-        blocks = {
-            name: min(
-                (self._scored(Choice({name: blocks})) for blocks in BLOCKS), key=lambda choice: choice.loss
-            ).blocks[name]
-            for name in self.evidence
-        }
-        trials = [self._scored(Choice(blocks, *both)) for both in product(STRENGTHS, WEIGHTS)]
+        """Blocks of one modality after the other, then penalty and class weights, on the held folds."""
+        choice = self._scored(Choice(dict.fromkeys(self.evidence, BLOCKS[0])))
+        for name in self.evidence:  # given those of the others: what one lacks, another may bring
+            others = [self._scored(replace(choice, blocks={**choice.blocks, name: one})) for one in BLOCKS[1:]]
+            best = min(others, key=lambda trial: trial.loss)
+            choice = best if best.loss < BETTER * choice.loss else choice
+        trials = [self._scored(Choice(choice.blocks, *both)) for both in product(STRENGTHS, WEIGHTS)]
         least = min(trial.loss for trial in trials)
-        return max((trial for trial in trials if trial.loss <= NEAR * least), key=lambda trial: trial.quality)
+        near = [trial for trial in trials if trial.loss <= NEAR * least]
+        enough = max(trial.quality for trial in near) - EQUAL
+        # new cells have other shares of the classes: of equals, the one that relies least on those of the reference
+        return max(
+            (trial for trial in near if trial.quality >= enough), key=lambda trial: (trial.weight, trial.quality)
+        )
 
     def held_out(self, choice: Choice) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Cells of the held folds and their probabilities ``(h, c)`` from the other folds.
@@ -180,12 +186,13 @@ class Probe:
             if len(train) > MOST_TRIED:
                 train = np.sort(np.random.default_rng(fold).choice(train, MOST_TRIED, replace=False))
             rows.append(held)
-            chances.append(self._fit_predict(choice, train, self.folds[self.folds != fold], self.evidence, held))
+            use = np.setdiff1d(self.parts, self.labelled.parts[held])
+            chances.append(self._fit_predict(choice, train, use, self.evidence, held))
         return np.concatenate(rows), np.concatenate(chances)
 
     def predict(self, choice: Choice, query: Mapping[str, Evidence]) -> NDArray[np.float64]:
         """Probabilities ``(n, c)`` of new cells from the whole reference."""
-        return self._fit_predict(choice, np.arange(len(self.labelled.codes)), self.folds, query, None)
+        return self._fit_predict(choice, np.arange(len(self.labelled.codes)), self.parts, query, None)
 
     def _scored(self, choice: Choice) -> Choice:
         from sklearn.metrics import f1_score
@@ -205,7 +212,7 @@ class Probe:
         new: Mapping[str, Evidence],
         rows: NDArray[np.int64] | None,
     ) -> NDArray[np.float64]:
-        """Learn from ``train`` cells, which lie in the folds ``use``; predict ``rows`` (all by default) of ``new``."""
+        """Learn from ``train`` cells, which lie in the parts ``use``; predict ``rows`` (all by default) of ``new``."""
         known, asked = [], []
         for name, blocks in choice.blocks.items():
             old, fresh = self.evidence[name], new[name]
@@ -217,7 +224,7 @@ class Probe:
                 asked.append(fresh.latents[pick])
             if "profiles" in blocks:
                 all_scores = old.scores[train][:, use].sum(axis=1)
-                own = all_scores - old.scores[train, self.labelled.folds[train]]
+                own = all_scores - old.scores[train, self.labelled.parts[train]]
                 other = fresh.scores[pick][:, use].sum(axis=1) * (1 - 1 / len(use))
                 middle, spread = own.mean(axis=0), np.maximum(own.std(axis=0), 1e-6)
                 known.append(CLIP * np.tanh((own - middle) / spread / CLIP))
@@ -236,7 +243,7 @@ def _regression(x: NDArray[np.float32], codes: NDArray[np.int64], choice: Choice
     from threadpoolctl import threadpool_limits
 
     present, count = np.unique(codes, return_counts=True)
-    weight = count**-choice.weight
+    weight = count.astype(float) ** -choice.weight
     weight *= len(codes) / (weight * count).sum()  # so that the penalty means the same
     model = LogisticRegression(C=choice.strength, class_weight=dict(zip(present, weight, strict=True)), max_iter=2000)
     with threadpool_limits(1):  # many small products: on busy cores waiting threads cost twenty times the work
