@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from inspect import cleandoc
 from pathlib import Path
@@ -65,6 +66,6 @@ def _one_path(value: Any) -> Any:
 
 
 def say(text: str, quiet: bool) -> None:
-    """Print on standard output, unless told to be quiet."""
-    if not quiet:
+    """Print on standard output, unless told to be quiet; of several processes the first alone does."""
+    if not quiet and os.environ.get("RANK", "0") == "0":
         typer.echo(text)

@@ -8,17 +8,15 @@ scores can read them by feature. Leaves out peers that need an environment of th
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from torch import Tensor
 
 from syncyte.baselines.activity import GeneActivity, region_gene_weights
 from syncyte.baselines.linear import SvdRidge
@@ -36,7 +34,6 @@ from syncyte.metrics.openness import bernoulli_deviance, score_open
 from syncyte.metrics.prediction import Columns, Scores, score_values
 from syncyte.metrics.ranking import rank_columns
 from syncyte.modalities import modalities
-from syncyte.models.cell import CellModel
 from syncyte.tasks.trained import Trained
 from syncyte.tasks.translate import predictions, source_cells
 
@@ -129,8 +126,7 @@ def compare_direction(
     alone = source_cells(trained, held, source, target)
     shape = direction.held[target].shape
     scored = {name: _scored(held_columns(predictions(trained, alone, target), shape), direction)}
-    with residual_off(trained.model):
-        linear = held_columns(predictions(trained, alone, target), shape)
+    linear = held_columns(predictions(trained, alone, target, residual=False), shape)
     scored[f"{name}, residual off"] = _scored(linear, direction)
     for method, predict in _methods(direction, start, seed).items():
         say(f"{source} to {target}: {method}")
@@ -152,18 +148,6 @@ def compare_direction(
         arrays["per_feature_baseline"] = scored[best][0].features[metric].to_numpy()
     words = {"measure": f"{'r' if metric == 'r' else 'AUROC'} over cells", "baseline": best}
     return Compared(table, arrays, own.reliability, words)
-
-
-@contextmanager
-def residual_off(model: CellModel) -> Iterator[None]:
-    """Shut the gates, so that the model predicts as the linear path inside it does."""
-    gate = cast(Tensor, model.gate)
-    kept = gate.clone()
-    gate.zero_()
-    try:
-        yield
-    finally:
-        gate.copy_(kept)
 
 
 def fit_reference_start(reference: Cells, seed: int) -> LinearStart | None:
