@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_train_and_predict(tmp_path, tiny_run):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     done = subprocess.run(
         [*command, __file__, str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
     )

@@ -58,7 +58,7 @@ def main(folder: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     done = subprocess.run(
         [*command, __file__, str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
     )

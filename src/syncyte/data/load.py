@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from syncyte.data.cells import Cells
+from syncyte.data.cells import BLOCK, Cells
 from syncyte.data.sample import BlockSampler, Fetch, storage_order
 from syncyte.errors import DataError
 from syncyte.types import Batch, Tokens
@@ -142,7 +142,8 @@ def predict_batches(
     """
     rows = np.arange(len(cells)) if in_order else storage_order(part.index for part in cells.parts.values())
     rows = rows[np.arange(len(rows)) // batch_size % world == rank]
-    sampler = BlockSampler(rows, batch_size, shuffle=False)
+    fetch = max(1, BLOCK // batch_size)  # nothing is shuffled, so a large buffer would only take memory
+    sampler = BlockSampler(rows, batch_size, fetch=fetch, shuffle=False)
     return Loader(cells, tokenizers, sampler, covariates or {}).epoch()
 
 
