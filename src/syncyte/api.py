@@ -279,6 +279,7 @@ def evaluate(
     out: str | Path | None = None,
     batch_key: str | None = None,
     label_key: str | None = None,
+    unclear: Sequence[str] = (),
     device: str = "auto",
     seed: int = 0,
     quiet: bool = False,
@@ -290,10 +291,23 @@ def evaluate(
 ) -> Evaluation:
     """Score a run on held-out cells beside its baselines, fitted on ``reference``; writes report.html and report.json.
 
-    ``batch_key`` and ``label_key`` default to those the run was trained with.
+    Parameters
+    ----------
+    reference
+        Cells the baselines are fitted on: those the run was trained on.
+    out
+        Folder of the report.
+    batch_key, label_key
+        Those the run was trained with, by default.
+    unclear
+        Labels that mean no class (doublets, unassigned); their cells count as unlabelled.
+    genome
+        As in ``read``; with a reference folder that has genes, gene activity is among the baselines.
     """
+    from syncyte.genome.reference import Reference
     from syncyte.report.build import report_from_evaluation
     from syncyte.report.write import write_report
+    from syncyte.tasks.compare_translate import gene_starts
     from syncyte.tasks.evaluate import evaluate_cells
     from syncyte.tasks.trained import together
 
@@ -302,8 +316,17 @@ def evaluate(
     def work(trained: Trained) -> Evaluation:
         cells = open_data(data, modality, genome, layer, force)
         known = open_data(reference, modality, genome, layer, force)
-        keys = (batch_key or trained.recipe.get("batch_key"), label_key or trained.recipe.get("label_key"))
-        evaluation = evaluate_cells(trained, cells, known, batch_key=keys[0], label_key=keys[1], seed=seed, quiet=quiet)
+        evaluation = evaluate_cells(
+            trained,
+            cells,
+            known,
+            batch_key=batch_key or trained.recipe.get("batch_key"),
+            label_key=label_key or trained.recipe.get("label_key"),
+            unclear=unclear,
+            starts=None if genome is None else gene_starts(trained, Reference.load(genome)),
+            seed=seed,
+            quiet=quiet,
+        )
         if out is not None:
             write_report(report_from_evaluation(evaluation), Path(out))
         return evaluation

@@ -22,6 +22,10 @@ Reference = Annotated[
 ]
 BatchKey = Annotated[str | None, typer.Option("--batch-key", metavar="KEY", help="obs column of the technical batch.")]
 LabelKey = Annotated[str | None, typer.Option("--label-key", metavar="KEY", help="obs column of the cell type.")]
+Unclear = Annotated[
+    list[str] | None,
+    typer.Option("--unclear", metavar="LABEL", help="Label that means no class; not learned from (repeatable)."),
+]
 KeyAdded = Annotated[
     str | None, typer.Option("--key-added", metavar="STEM", help="Stem of the slots written, instead of 'syncyte'.")
 ]

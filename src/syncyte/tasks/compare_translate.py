@@ -28,6 +28,8 @@ from syncyte.baselines.space import Scaling, Space
 from syncyte.baselines.start import LinearStart, fit_start
 from syncyte.data.cells import Cells
 from syncyte.data.split import choose_validation
+from syncyte.genome.genes import transcription_starts
+from syncyte.genome.reference import Reference
 from syncyte.genome.regions import parse_regions
 from syncyte.metrics.bootstrap import bootstrap_interval
 from syncyte.metrics.openness import bernoulli_deviance, score_open
@@ -159,6 +161,23 @@ def fit_reference_start(reference: Cells, seed: int) -> LinearStart | None:
         return None
     start = fit_start(counts, present, {name: modalities[name].residual for name in names}, seed=seed)
     return start if all(start.source[name] != name for name in names) else None
+
+
+def gene_starts(trained: Trained, reference: Reference) -> pd.DataFrame | None:
+    """Transcription starts of the genes the run knows: ``gene``, ``chrom``, ``position``, ``strand``.
+
+    None where the reference holds no genes or the run knows none of them.
+    """
+    if reference.genes is None:
+        return None
+    kinds = {name: modalities[name].schema.feature_kind for name in trained.modalities}
+    tables = [
+        transcription_starts(trained.vocabularies[name].index, reference)
+        for name, kind in kinds.items()
+        if kind == "gene"
+    ]
+    found = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return found if len(found) else None
 
 
 def activity_weights(source: pd.DataFrame, target: pd.DataFrame, starts: pd.DataFrame) -> dict[str, sp.csc_matrix]:
