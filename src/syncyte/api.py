@@ -295,8 +295,6 @@ def evaluate(
     ----------
     reference
         Cells the baselines are fitted on: those the run was trained on.
-    out
-        Folder of the report.
     batch_key, label_key
         Those the run was trained with, by default.
     unclear
