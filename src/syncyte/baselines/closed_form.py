@@ -1,7 +1,7 @@
 """Closed forms behind the linear start: ridge, decoders of values and of openings, and the level.
 
 Pure functions of arrays and sparse counts. Leaves out: which cells and latents they are fitted on
-(``baselines.start``).
+(``baselines.decode``).
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from syncyte.baselines.prediction import log_cp10k
 from syncyte.baselines.residual import Residual
-
-PER_CELL = 1e4
 
 
 def raw_context(counts: sp.csr_matrix, residual: Residual) -> NDArray[np.float64]:
@@ -44,10 +43,7 @@ def mean_decoder(
     latent: NDArray[np.float32], context: NDArray[np.float32], counts: sp.csr_matrix
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Ridge of log1p counts per 10,000: weights ``(k, f)``, bias ``(f,)`` and effect of the context ``(2, f)``."""
-    totals = np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1)
-    data = np.log1p(counts.data * np.repeat(PER_CELL / totals, np.diff(counts.indptr)))
-    target = sp.csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape)
-    weight, bias = ridge(np.hstack([latent, context]), target, 100.0)
+    weight, bias = ridge(np.hstack([latent, context]), log_cp10k(counts), 100.0)
     return weight[:-2], bias, weight[-2:]
 
 

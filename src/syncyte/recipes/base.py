@@ -34,6 +34,7 @@ class StartConfig(Config):
 
     ``cells = "all"`` fits it on the cells held out for early stopping too: no cell is wasted, and held-out cells judge
     the learned residual against a linear part that knows them, which errs on the side of the linear part.
+    ``tune`` chooses how far the decoders are shrunken, on cells set aside for it.
     ``mode = "none"`` replaces it by random loadings of the same scale, for ablation only.
     """
 
@@ -41,6 +42,7 @@ class StartConfig(Config):
     private: int = 50
     cells: Literal["all", "train"] = "all"
     mode: Literal["auto", "cross", "bridge", "separate", "none"] = "auto"
+    tune: bool = True
 
 
 class SizesConfig(Config):
@@ -145,6 +147,8 @@ def assemble(config: CellRecipe, cells: Cells, split: Split, batch_key: str | No
         private=config.start.private,
         mode="auto" if config.start.mode == "none" else config.start.mode,
         seed=seed,
+        groups=None if batch_key is None else held.column(batch_key).astype(str).to_numpy(),
+        tune=config.start.tune,
     )
     codes, names = batch_codes(cells, batch_key, split)
     vocabularies = {name: cells.part(name).var for name in cells.modalities}

@@ -152,14 +152,16 @@ def compare_direction(
     return Compared(table, arrays, own.reliability, words)
 
 
-def fit_reference_start(reference: Cells, seed: int) -> LinearStart | None:
+def fit_reference_start(reference: Cells, batch_key: str | None, seed: int) -> LinearStart | None:
     """Fit the linear start on reference cells, or give None where too few of them are paired to translate."""
     names = reference.modalities
     counts = {name: reference.counts(name) for name in names}
     present = {name: reference.present(name) for name in names}
     if int(np.logical_and.reduce(list(present.values())).sum()) < FEWEST_PAIRS:
         return None
-    start = fit_start(counts, present, {name: modalities[name].residual for name in names}, seed=seed)
+    groups = None if batch_key is None else reference.column(batch_key).astype(str).to_numpy()
+    kinds = {name: modalities[name].residual for name in names}
+    start = fit_start(counts, present, kinds, seed=seed, groups=groups)
     return start if all(start.source[name] != name for name in names) else None
 
 

@@ -208,7 +208,7 @@ def _translate(work: Work, starts: pd.DataFrame | None) -> None:
         work.notes.append("Translation is not scored: the reference lacks a modality, so there is no mean profile.")
         return
     held = _fitting(work, work.held.take(np.flatnonzero(pairs)), names)
-    start = fit_reference_start(work.reference.only(names), work.seed)
+    start = fit_reference_start(work.reference.only(names), work.batch_key, work.seed)
     for source in names:
         for target in names:
             if source != target:
@@ -323,7 +323,7 @@ def _embed(work: Work) -> None:
     if labels is None:
         work.text["embed"] += " No labels: agreement with cell types is not scored."
     work.arrays["umap"] = _umap(work, work.held, own)
-    start = fit_reference_start(work.reference, work.seed) if len(work.held.modalities) == 2 else None
+    start = fit_reference_start(work.reference, work.batch_key, work.seed) if len(work.held.modalities) == 2 else None
     pairs = compare_pairs(work.trained, work.name, work.held, start, labels, work.seed)
     if pairs is not None:
         work.tables["embed pairs"] = pairs
