@@ -161,7 +161,8 @@ def fit_reference_start(reference: Cells, batch_key: str | None, seed: int) -> L
         return None
     groups = None if batch_key is None else reference.column(batch_key).astype(str).to_numpy()
     kinds = {name: modalities[name].residual for name in names}
-    start = fit_start(counts, present, kinds, seed=seed, groups=groups)
+    totals = {name: modalities[name].per_cell for name in names}
+    start = fit_start(counts, present, kinds, seed=seed, groups=groups, per_cell=totals)
     return start if all(start.source[name] != name for name in names) else None
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from syncyte.baselines.prediction import SCALE
 from syncyte.data.cells import Cells
 from syncyte.errors import DataError, unknown
 from syncyte.modalities import modalities
@@ -211,8 +212,20 @@ def _translate(work: Work, starts: pd.DataFrame | None) -> None:
     start = fit_reference_start(work.reference.only(names), work.batch_key, work.seed)
     for source in names:
         for target in names:
-            if source != target:
+            if source != target and _on_the_scale(work, target):
                 _direction(work, held, source, target, start, starts)
+
+
+def _on_the_scale(work: Work, target: str) -> bool:
+    """Whether predictions of the target are on the scale that scores and baselines of counts are written for."""
+    total = work.trained.model.heads[target].per_cell
+    fine = modalities[target].residual != "pearson" or total == SCALE
+    if not fine:
+        work.notes.append(
+            f"Translation to {target} is not scored: it is predicted as log1p of counts per {total:,g} (0: as they "
+            f"are), scores and baselines are of counts per {SCALE:,g}."
+        )
+    return fine
 
 
 def _fitting(work: Work, held: Cells, names: list[str]) -> Cells:
