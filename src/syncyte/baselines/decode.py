@@ -1,7 +1,7 @@
 """Linear decoders of one modality from the latent space, in closed form, and how far they are shrunken.
 
-- counts: ridge of log1p counts per 10,000 (or another total, see ``Encoder``) on the other modality's shared latents and
-  its depth;
+- counts: ridge of log1p counts per 10,000 (or another total, see ``Encoder``) on the other modality's shared latents
+  and its depth;
 - open or closed: ``W_j = (p_j G + c I)^-1 sum_i z_i (y_ij - n_i p_j)`` with ``G = sum_i n_i z_i z_i^T``: least squares
   of the relative change, weighted by the expected count; one eigendecomposition serves all regions;
 - level: Poisson regression of the depth on latents, the other modality's depth context, its squares, and latents x log
