@@ -1,8 +1,8 @@
 """Heads: from a cell's state to what is predicted for every feature, each with its own loss.
 
 ``MeanHead`` predicts log1p of counts directly, brought to a total of the cell that comes from the modality.
-``RateHead`` predicts a profile over features (softmax of a tied low-rank product through a soft link) times a level, so depth and
-profile can be trained and calibrated apart.
+``RateHead`` predicts a profile over features (softmax of a tied low-rank product through a soft link) times a level,
+so depth and profile can be trained and calibrated apart.
 Both start from a closed-form linear decoder. Target ids never enter: all features, or a fixed list, are predicted.
 """
 
