@@ -112,6 +112,24 @@ def test_prediction_sees_every_cell_once(cells, tmp_path, in_order):
     assert (rows == list(range(90))) == in_order
 
 
+def test_prediction_holds_few_cells_at_once():
+    read = []
+
+    class Counted:
+        shape = (10_000, 30)
+
+        def read(self, rows):
+            read.append(len(rows))
+            return sp.csr_matrix((len(rows), 30), dtype=np.float32)
+
+    names = pd.Index([f"c{i}" for i in range(10_000)])
+    many = Cells(pd.DataFrame(index=names), {"a": Part(Counted(), np.arange(10_000), pd.DataFrame(index=range(30)))})
+    for size in (100, 512, 9000):
+        read.clear()
+        assert sum(len(batch) for batch in predict_batches(many, {"a": Entries(30)}, size)) == 10_000 == sum(read)
+        assert max(read) <= max(4096, size)
+
+
 def test_a_wrong_feature_space_is_refused(cells):
     with pytest.raises(DataError, match="have 30 a features, the model expects 31"):
         Loader(cells, {"a": Entries(31)}, BlockSampler(np.arange(90), 8))

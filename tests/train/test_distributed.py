@@ -86,6 +86,10 @@ def test_devices(monkeypatch):
     assert [resolve_device(name) for name in ("auto", "gpu", "cuda:1")] == [("cuda", 0), ("cuda", 0), ("cuda", 1)]
     with pytest.raises(ConfigError, match=r"'cuda:2' was asked for, but torch sees 2"):
         resolve_device("cuda:2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert [resolve_device(name) for name in ("auto", "cuda", "cuda:0")] == [("cuda", 1), ("cuda", 1), ("cuda", 0)]
+    monkeypatch.delenv("WORLD_SIZE")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert resolve_device() == ("cpu", 0)
     for name in ("cuda", "tpu", "cpu:x"):

@@ -184,19 +184,24 @@ def start_worker(device: str = "auto") -> Worker:
 
 
 def resolve_device(device: str = "auto") -> tuple[str, int]:
-    """Kind and number of a device that exists, from what the user wrote; see ``start_worker``."""
+    """Kind and number of a device that exists, from what the user wrote; see ``start_worker``.
+
+    Of several processes each takes the GPU of its number, where none is named.
+    """
     kind, separator, number = device.strip().lower().partition(":")
     kind = {"gpu": "cuda"}.get(kind, kind)
     gpus = torch.cuda.device_count() if kind in ("auto", "cuda") else 0
+    own = int(os.environ.get("LOCAL_RANK", "0")) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0
     if kind == "auto":
-        return ("cuda", 0) if gpus else ("cpu", 0)
+        return ("cuda", own % gpus) if gpus else ("cpu", 0)
     if kind not in ("cpu", "cuda", "mps") or (separator and not number.isdigit()):
         raise ConfigError(f"Unknown device {device!r}. Choose auto, cpu, cuda, cuda:NUMBER or mps.")
-    if kind == "cuda" and int(number or 0) >= gpus:
+    place = int(number or own)
+    if kind == "cuda" and place >= gpus:
         raise ConfigError(f"Device {device!r} was asked for, but torch sees {gpus} CUDA GPU(s). Use auto or cpu.")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("Device 'mps' was asked for, but torch sees no Apple GPU. Use auto or cpu.")
-    return kind, int(number or 0)
+    return kind, place if kind == "cuda" else int(number or 0)
 
 
 def choose_precision(asked: str, module: nn.Module, worker: Worker) -> str:
