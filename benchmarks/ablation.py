@@ -14,7 +14,6 @@ import argparse
 import shlex
 import sys
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from syncyte.metrics.openness import score_open
 from syncyte.metrics.prediction import score_values
 from syncyte.modalities import all_schemas, modalities
 from syncyte.recipes.train import configure, train_recipe
-from syncyte.tasks.compare_translate import held_columns, residual_off, units_of
+from syncyte.tasks.compare_translate import held_columns, units_of
 from syncyte.tasks.trained import Trained, load_trained
 from syncyte.tasks.translate import predictions, source_cells
 
@@ -71,9 +70,8 @@ def score_run(trained: Trained, held: Cells, nulls: dict[str, np.ndarray], units
     groups = [np.arange(len(held)), *(np.flatnonzero(units == unit) for unit in np.unique(units))]
     for target, null in nulls.items():
         source = next(name for name in nulls if name != target)
-        blocks = predictions(trained, source_cells(trained, held, source, target), target)
-        with nullcontext() if gated else residual_off(trained.model):
-            columns = held_columns(blocks, (len(held), len(null)))
+        blocks = predictions(trained, source_cells(trained, held, source, target), target, residual=gated)
+        columns = held_columns(blocks, (len(held), len(null)))
         kind, counts = modalities[target].residual, held.counts(target)
         parts = [_scored(kind, columns, rows, counts[rows], null, 10 if rows is groups[0] else 3) for rows in groups]
         found |= {(target, metric): np.array([part[metric] for part in parts]) for metric in METRICS[kind]}

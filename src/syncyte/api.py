@@ -2,6 +2,7 @@
 
 Every verb takes a path, a list of paths, an AnnData, a MuData or opened cells, and never changes what it was given.
 With ``out`` the user's data are written there with the result added; the result comes back in any case.
+In several processes (``torchrun``) all get the result, and the first alone writes and prints.
 Leaves out: all science (tasks, recipes) and all formatting (report, cli).
 """
 
@@ -33,12 +34,6 @@ __all__ = [
     "translate",
     "write_store",
 ]
-
-
-def _trained(run: Any, device: str) -> Trained:
-    from syncyte.tasks.trained import Trained, load_trained
-
-    return run if isinstance(run, Trained) else load_trained(run, device)
 
 
 def _deliver(result: Result, data: Any, cells: Cells, out: Any, key_added: str | None) -> Result:
@@ -113,7 +108,9 @@ def _command() -> str:
 
 def load(run: str | Path, *, device: str = "auto") -> Trained:
     """Load a finished run; every file is checked, nothing in it is executed."""
-    return _trained(run, device)
+    from syncyte.tasks.trained import Trained, load_trained
+
+    return run if isinstance(run, Trained) else load_trained(run, device)
 
 
 def embed(
@@ -133,12 +130,17 @@ def embed(
 ) -> Result:
     """One vector a cell: ``obsm["X_syncyte"]``."""
     from syncyte.tasks.embed import embed_cells
+    from syncyte.tasks.trained import together
 
     del quiet
-    check_out(out)
-    trained, cells = _trained(run, device), open_data(data, modality, genome, layer, force)
-    result = embed_cells(trained, cells, batch_size=batch_size, seed=seed)
-    return _deliver(result, data, cells, out, key_added)
+
+    def work(trained: Trained) -> Result:
+        check_out(out)
+        cells = open_data(data, modality, genome, layer, force)
+        result = embed_cells(trained, cells, batch_size=batch_size, seed=seed)
+        return _deliver(result, data, cells, out, key_added)
+
+    return together(run, device, work)
 
 
 def integrate(
@@ -159,11 +161,15 @@ def integrate(
 ) -> Result:
     """An embedding without technical batch effects: ``obsm["X_syncyte_integrated"]``. Labels are never used."""
     from syncyte.tasks.integrate import integrate_cells
+    from syncyte.tasks.trained import together
 
-    check_out(out)
-    trained, cells = _trained(run, device), open_data(data, modality, genome, layer, force)
-    result = integrate_cells(trained, cells, batch_key=batch_key, seed=seed, quiet=quiet, batch_size=batch_size)
-    return _deliver(result, data, cells, out, key_added)
+    def work(trained: Trained) -> Result:
+        check_out(out)
+        cells = open_data(data, modality, genome, layer, force)
+        result = integrate_cells(trained, cells, batch_key=batch_key, seed=seed, quiet=quiet, batch_size=batch_size)
+        return _deliver(result, data, cells, out, key_added)
+
+    return together(run, device, work)
 
 
 def annotate(
@@ -202,25 +208,19 @@ def annotate(
         Labels of the reference that mean no class (doublets, unassigned); their cells are not learned from.
     """
     from syncyte.tasks.annotate import annotate_cells
+    from syncyte.tasks.trained import together
 
-    check_out(out)
-    trained = _trained(run, device)
-    cells = open_data(query, modality, genome, layer, force)
-    labelled = open_data(reference, modality, genome, layer, force)
-    result = annotate_cells(
-        trained,
-        cells,
-        labelled,
-        label_key,
-        method=method,
-        threshold=threshold,
-        unclear=unclear,
-        batch_key=batch_key,
-        seed=seed,
-        quiet=quiet,
-        batch_size=batch_size,
-    )
-    return _deliver(result, query, cells, out, key_added)
+    how: dict[str, Any] = {"method": method, "threshold": threshold, "unclear": unclear, "batch_key": batch_key}
+    how |= {"seed": seed, "quiet": quiet, "batch_size": batch_size}
+
+    def work(trained: Trained) -> Result:
+        check_out(out)
+        cells = open_data(query, modality, genome, layer, force)
+        labelled = open_data(reference, modality, genome, layer, force)
+        result = annotate_cells(trained, cells, labelled, label_key, **how)
+        return _deliver(result, query, cells, out, key_added)
+
+    return together(run, device, work)
 
 
 def translate(
@@ -255,23 +255,20 @@ def translate(
     min_prob
         Keep only values at least this large, as a sparse matrix.
     """
+    from syncyte.tasks.trained import together
     from syncyte.tasks.translate import translate_cells
 
     del quiet, key_added
-    check_out(out)
-    trained, cells = _trained(run, device), open_data(data, modality, genome, layer, force)
+    place = None if out is None else Path(out)
     wanted = Path(features) if isinstance(features, str) else features
-    return translate_cells(
-        trained,
-        cells,
-        source,
-        target,
-        out=None if out is None else Path(out),
-        features=wanted,
-        min_prob=min_prob,
-        batch_size=batch_size,
-        seed=seed,
-    )
+    how: dict[str, Any] = {"features": wanted, "min_prob": min_prob, "batch_size": batch_size, "seed": seed}
+
+    def work(trained: Trained) -> Result:
+        check_out(out)
+        cells = open_data(data, modality, genome, layer, force)
+        return translate_cells(trained, cells, source, target, out=place, **how)
+
+    return together(run, device, work)
 
 
 def evaluate(
@@ -282,6 +279,7 @@ def evaluate(
     out: str | Path | None = None,
     batch_key: str | None = None,
     label_key: str | None = None,
+    unclear: Sequence[str] = (),
     device: str = "auto",
     seed: int = 0,
     quiet: bool = False,
@@ -293,25 +291,42 @@ def evaluate(
 ) -> Evaluation:
     """Score a run on held-out cells beside its baselines, fitted on ``reference``; writes report.html and report.json.
 
-    ``batch_key`` and ``label_key`` default to those the run was trained with.
+    Parameters
+    ----------
+    reference
+        Cells the baselines are fitted on: those the run was trained on.
+    batch_key, label_key
+        Those the run was trained with, by default.
+    unclear
+        Labels that mean no class (doublets, unassigned); their cells count as unlabelled.
+    genome
+        As in ``read``; with a reference folder that has genes, gene activity is among the baselines.
     """
+    from syncyte.genome.reference import Reference
     from syncyte.report.build import report_from_evaluation
     from syncyte.report.write import write_report
+    from syncyte.tasks.compare_translate import gene_starts
     from syncyte.tasks.evaluate import evaluate_cells
+    from syncyte.tasks.trained import together
 
     del batch_size
-    trained = _trained(run, device)
-    cells = open_data(data, modality, genome, layer, force)
-    known = open_data(reference, modality, genome, layer, force)
-    evaluation = evaluate_cells(
-        trained,
-        cells,
-        known,
-        batch_key=batch_key or trained.recipe.get("batch_key"),
-        label_key=label_key or trained.recipe.get("label_key"),
-        seed=seed,
-        quiet=quiet,
-    )
-    if out is not None:
-        write_report(report_from_evaluation(evaluation), Path(out))
-    return evaluation
+
+    def work(trained: Trained) -> Evaluation:
+        cells = open_data(data, modality, genome, layer, force)
+        known = open_data(reference, modality, genome, layer, force)
+        evaluation = evaluate_cells(
+            trained,
+            cells,
+            known,
+            batch_key=batch_key or trained.recipe.get("batch_key"),
+            label_key=label_key or trained.recipe.get("label_key"),
+            unclear=unclear,
+            starts=None if genome is None else gene_starts(trained, Reference.load(genome)),
+            seed=seed,
+            quiet=quiet,
+        )
+        if out is not None:
+            write_report(report_from_evaluation(evaluation), Path(out))
+        return evaluation
+
+    return together(run, device, work)

@@ -46,6 +46,15 @@ class MissingExtraError(SyncyteError):
         super().__init__(f"{purpose} needs the package {package!r}. Install it with: pip install 'syncyte[{extra}]'")
 
 
+class Dismissed(SyncyteError):
+    """Another process failed and has said why; this one stops without a word."""
+
+    exit_code = 0
+
+    def __init__(self) -> None:
+        super().__init__("The first process stopped; its message says why.")
+
+
 def nearest(name: str, valid: Iterable[str], count: int = 1) -> list[str]:
     """Valid names closest in spelling to ``name``, best first (empty where none is close)."""
     options = list(valid)

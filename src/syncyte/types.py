@@ -29,12 +29,15 @@ class Schema:
         Values of ``var["feature_types"]`` in 10x files that mean this modality.
     keys
         Lower-case MuData keys and ``--modality`` spellings that mean it.
+    rank
+        Lower ones are tried first where several would take a table; equal ones in the order of their names.
     """
 
     name: str
     feature_kind: Literal["gene", "region", "other"]
     feature_types: tuple[str, ...]
     keys: tuple[str, ...]
+    rank: int = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,6 +132,7 @@ TASKS = {
         "reference": Path("R.h5mu"),
         "batch_key": None,
         "label_key": None,
+        "unclear": (),
     },
 }
 
@@ -142,14 +143,16 @@ def test_tasks(line: str, calls):
     assert calls == [(line.split()[0], {**TASK, **TASKS[line], "out": Path("O.h5mu")})]
 
 
-def test_options_of_translate_and_annotate(calls):
+def test_options_of_single_tasks(calls):
     lines = (
+        "evaluate RUN D.h5mu --reference A --genome hg38 --unclear doublet --unclear ? --out R",
         "translate RUN D.h5mu --from atac --to rna --out P.h5ad --features F.txt --min-prob 0.05",
         "annotate RUN Q.h5mu --reference A --reference B --label-key t --method lora --threshold 0.7 --out O",
     )
     for line in lines:
         run(*line.split())
-    (_, translated), (_, annotated) = calls
+    (_, evaluated), (_, translated), (_, annotated) = calls
+    assert (evaluated["genome"], evaluated["unclear"]) == (Path("hg38"), ("doublet", "?"))
     assert (translated["features"], translated["min_prob"]) == (Path("F.txt"), 0.05)
     assert (annotated["method"], annotated["threshold"]) == ("lora", 0.7)
     assert annotated["reference"] == [Path("A"), Path("B")]

@@ -102,14 +102,32 @@ def test_a_store_and_memory_give_the_same_minibatches(cells, tmp_path):
 @pytest.mark.parametrize("in_order", [True, False])
 def test_prediction_sees_every_cell_once(cells, tmp_path, in_order):
     stored = open_store(write_store(cells, tmp_path / "s", shard_cells=20))
-    seen = [
-        batch.rows
-        for rank in range(2)
-        for batch in predict_batches(stored, TOKENIZERS, 16, in_order=in_order, rank=rank, world=2)
-    ]
-    rows = torch.cat(seen).tolist()
+    seen = {
+        rank: [batch.rows.tolist() for batch in predict_batches(stored, TOKENIZERS, 16, in_order=in_order, **rank_of)]
+        for rank, rank_of in enumerate(({}, {"rank": 0, "world": 2}, {"rank": 1, "world": 2}))
+    }
+    assert [seen[0][::2], seen[0][1::2]] == [seen[1], seen[2]]  # in turn, the minibatches of one process
+    rows = [row for batch in seen[0] for row in batch]
     assert sorted(rows) == list(range(90))
     assert (rows == list(range(90))) == in_order
+
+
+def test_prediction_holds_few_cells_at_once():
+    read = []
+
+    class Counted:
+        shape = (10_000, 30)
+
+        def read(self, rows):
+            read.append(len(rows))
+            return sp.csr_matrix((len(rows), 30), dtype=np.float32)
+
+    names = pd.Index([f"c{i}" for i in range(10_000)])
+    many = Cells(pd.DataFrame(index=names), {"a": Part(Counted(), np.arange(10_000), pd.DataFrame(index=range(30)))})
+    for size in (100, 512, 9000):
+        read.clear()
+        assert sum(len(batch) for batch in predict_batches(many, {"a": Entries(30)}, size)) == 10_000 == sum(read)
+        assert max(read) <= max(4096, size)
 
 
 def test_a_wrong_feature_space_is_refused(cells):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from syncyte.errors import GenomeError
-from syncyte.genome.genes import canonical_names, id_kind, map_genes, strip_version
+from syncyte.genome.genes import canonical_names, id_kind, map_genes, strip_version, transcription_starts
 from syncyte.genome.reference import build_reference
 
 
@@ -149,3 +149,10 @@ def test_the_embedded_names_are_sound(real):
     assert lines[0].startswith("#") and table["current"].is_unique and alias.is_unique
     known = set(pd.read_csv(real("reference/annotables_grch38.csv.gz"), usecols=["symbol"])["symbol"].dropna())
     assert set(table["current"]) <= known and not known & set(alias)
+
+
+def test_starts_are_found_as_genes_are(human):
+    found = transcription_starts(["tp53", "ENSG00000237491", "NOSUCH", "LFS1", "HLA-A"], human)
+    assert found["gene"].tolist() == ["tp53", "ENSG00000237491", "LFS1", "HLA-A"]
+    assert found["position"].tolist() == [7_687_549, 778_746, 7_687_549, 29_941_259]
+    assert found["strand"].tolist() == ["-", "+", "-", "+"] and found["chrom"].iloc[0] == "chr17"

@@ -8,8 +8,9 @@ import torch
 from tests.tiny import linear_start, seen, tensors, world
 
 from syncyte.baselines.closed_form import level_features as numpy_features
+from syncyte.baselines.prediction import log_values as numpy_values
 from syncyte.modalities import Layout, Tokenizer
-from syncyte.nn.heads import level_features, level_width, log_per_cell
+from syncyte.nn.heads import level_features, level_width, log_values
 from syncyte.nn.linear_path import LinearPath
 from syncyte.types import Visible
 
@@ -120,8 +121,10 @@ def test_level_features_equal_numpy_for_one_modality_and_grow_by_blocks():
     assert one.shape[1] == level_width(3, 1) and level_features(state, context).shape[1] == level_width(3, 2) == 19
 
 
-def test_log_per_cell_is_log1p_of_counts_per_10k(case):
+def test_values_are_log1p_of_counts_at_a_common_total(case):
     _, block, tokens, _ = case
-    got = log_per_cell(tokens, *block.shape)
     dense = block.toarray()
-    np.testing.assert_allclose(got, np.log1p(dense * 1e4 / np.maximum(dense.sum(1, keepdims=True), 1)), rtol=1e-5)
+    for per_cell, truth in ((1e4, dense * 1e4 / np.maximum(dense.sum(1, keepdims=True), 1)), (0.0, dense)):
+        got = log_values(tokens, *block.shape, per_cell)
+        np.testing.assert_allclose(got, np.log1p(truth), rtol=1e-5)
+        np.testing.assert_allclose(got, numpy_values(block, per_cell).toarray(), rtol=1e-5)

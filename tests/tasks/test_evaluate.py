@@ -11,12 +11,15 @@ import pandas as pd
 import pytest
 from tests.examples import small_cells
 
+import syncyte
 from syncyte.data.read import open_cells
 from syncyte.errors import DataError
+from syncyte.genome.reference import build_reference
 from syncyte.modalities import all_schemas
 from syncyte.recipes.train import configure, train_recipe
 from syncyte.report.build import report_from_evaluation
 from syncyte.tasks import compare_embed, evaluate
+from syncyte.tasks.compare_translate import gene_starts
 from syncyte.tasks.evaluate import evaluate_cells
 from syncyte.tasks.result import Result
 from syncyte.tasks.trained import load_trained
@@ -106,6 +109,60 @@ def test_embedding_table_pairs_and_provenance(whole, world):
 def test_the_report_takes_it(whole):
     titles = [section.title for section in report_from_evaluation(whole).sections]
     assert titles[0] == "Summary" and "Embedding" in titles and any(title.startswith("Translate") for title in titles)
+
+
+@pytest.fixture(scope="module")
+def genome(tmp_path_factory):
+    """A reference folder that holds the simulated genes."""
+    folder = tmp_path_factory.mktemp("genome")
+    var = small_cells(20, types=3)["rna"].var
+    forward = var["strand"].astype(str).to_numpy() == "+"
+    table = pd.DataFrame({"gene_id": var["gene_ids"], "symbol": var.index, "chrom": var["chrom"]})
+    table["start"] = np.where(forward, var["tss"] + 1, var["tss"] - 998)
+    table["end"] = np.where(forward, var["tss"] + 1000, var["tss"] + 1)
+    table.assign(strand=var["strand"], biotype="protein_coding").to_csv(folder / "genes.csv", index=False)
+    return build_reference(folder / "ref", genes=folder / "genes.csv", name="simulated")
+
+
+def test_a_reference_with_genes_brings_gene_activity(world, genome):
+    trained, held, known = world
+    starts = gene_starts(trained, genome)
+    truth = small_cells(20, types=3)["rna"].var.loc[starts["gene"]]
+    assert len(starts) == len(trained.vocabularies["rna"]) and set(starts["strand"]) == {"+", "-"}
+    assert (starts["position"].to_numpy() == truth["tss"].to_numpy()).all()
+    found = evaluate_cells(trained, held, known, starts=starts, tasks=("translate",), quiet=True)
+    rows = {name for name in found.tables["translate atac to rna"].index if name.startswith("gene activity")}
+    assert rows == {"gene activity, promoter", "gene activity, distance"}
+    assert not any(name.startswith("gene activity") for name in found.tables["translate rna to atac"].index)
+    assert "--genome" not in found.text["translate atac to rna"]
+
+
+def test_a_reference_without_genes_brings_none(world, tmp_path):
+    (tmp_path / "sizes").write_text("chr1\t1000\n")
+    assert gene_starts(world[0], build_reference(tmp_path / "bare", chrom_sizes=tmp_path / "sizes")) is None
+
+
+def test_unclear_labels_count_as_none(world):
+    trained, held, known = world
+    types = sorted(set(held.obs["cell_type"].astype(str)))
+    work = _work(world)
+    work.unclear = (types[0],)
+    labels = work.labels_of(held)
+    assert set(labels) == {"", *types[1:]} and (labels == "").sum() == (held.obs["cell_type"] == types[0]).sum()
+    evaluate._annotate(work)
+    assert types[0] not in set(work.arrays["annotate"]["truth"])
+    told = evaluate_cells(trained, held, known, label_key="cell_type", unclear=[types[0]], tasks=(), quiet=True)
+    assert "have an unclear label" in told.text["notes"] and told.provenance["settings"]["unclear"] == [types[0]]
+
+
+def test_the_verb_hands_on_genome_and_unclear_labels(world, genome, monkeypatch):
+    trained, held, known = world
+    given = {}
+    monkeypatch.setattr(evaluate, "evaluate_cells", lambda *cells, **settings: given.update(settings))
+    syncyte.evaluate(trained, held, reference=known, genome=genome.path, unclear=("doublet",))
+    assert given["unclear"] == ("doublet",) and len(given["starts"]) == len(trained.vocabularies["rna"])
+    syncyte.evaluate(trained, held, reference=known)
+    assert given["unclear"] == () and given["starts"] is None
 
 
 def test_annotation_stands_beside_baselines(world):

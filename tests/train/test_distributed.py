@@ -1,4 +1,4 @@
-"""Several processes: same order, same predictions, same gradients; and the choice of device and precision."""
+"""Several processes: same steps, same gradients; and the choice of device and precision."""
 
 from __future__ import annotations
 
@@ -8,30 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from tests.train.toy import ToyLoader, ToyModel, curves, toy_batch, toy_fit, toy_objectives, toy_stages, toy_table
+from tests.train.toy import ToyModel, curves, toy_fit, toy_objectives, toy_stages
 from torch import nn
 
-from syncyte.errors import CheckpointError, ConfigError, DataError
+from syncyte.errors import CheckpointError, ConfigError
 from syncyte.train import distributed
-from syncyte.train.distributed import Alone, choose_precision, predict, resolve_device, start_worker
+from syncyte.train.distributed import Alone, choose_precision, resolve_device, start_worker
 from syncyte.train.folder import prepare_run
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def compute(model, batch):
-    x, _ = toy_table()
-    return {"y": model(x[batch.rows]), "half": x[batch.rows].to(torch.bfloat16)}
-
-
-def predicted(worker):
-    # an odd number of cells, in strides: the shares are unequal and out of order
-    return predict(
-        ToyModel(), lambda rank, world: ToyLoader(np.arange(95), 7, False, rank, world).epoch(0), compute, worker
-    )
 
 
 def plain_stages():
@@ -48,7 +35,6 @@ def run_here(folder: Path, batch_size: int, worker=None):
 def main(folder: Path) -> None:
     """One of two processes, started by torchrun."""
     worker = start_worker("cpu")
-    outcome = predicted(worker)
     with prepare_run(folder / "RUN", worker=worker):
         report, model = run_here(folder / "RUN", 8, worker)
     again, resumed = toy_fit(
@@ -59,7 +45,7 @@ def main(folder: Path) -> None:
         worker=worker,
         resume=True,
     )
-    facts = {"rank": worker.rank, "world": worker.world, "nothing": outcome is None, "steps": report.stages[0].steps}
+    facts = {"rank": worker.rank, "world": worker.world, "steps": report.stages[0].steps}
     try:
         prepare_run(folder / "RUN", worker=worker)
     except CheckpointError as error:
@@ -67,28 +53,20 @@ def main(folder: Path) -> None:
     facts["resumed"] = again.resumed and torch.equal(resumed.head.weight, model.head.weight)
     (folder / f"facts-{worker.rank}.json").write_text(json.dumps(facts))
     torch.save(model.state_dict(), folder / f"weights-{worker.rank}.pt")
-    if outcome is not None:
-        np.savez(folder / "predicted.npz", rows=outcome[0], **outcome[1])
 
 
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     done = subprocess.run(
         [*command, __file__, str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr[-3000:]
     facts = [json.loads((tmp_path / f"facts-{rank}.json").read_text()) for rank in range(2)]
-    assert [item["nothing"] for item in facts] == [False, True]
+    assert [item["rank"] for item in facts] == [0, 1]
     assert all(item["world"] == 2 and item["resumed"] for item in facts)
     assert all("Add --resume" in item["refused"] for item in facts)
-
-    rows, arrays = predicted(Alone())
-    with np.load(tmp_path / "predicted.npz") as other:
-        np.testing.assert_array_equal(other["rows"], rows)
-        np.testing.assert_array_equal(other["y"], arrays["y"])
-        np.testing.assert_array_equal(other["half"], arrays["half"])
 
     _, model = run_here(tmp_path / "one", 16)
     weights = [torch.load(tmp_path / f"weights-{rank}.pt", weights_only=True) for rank in range(2)]
@@ -102,32 +80,16 @@ def test_two_processes_equal_one(tmp_path):
     assert values == pytest.approx(expected, rel=1e-3, abs=1e-6)
 
 
-def test_prediction_order_is_that_of_the_rows():
-    shuffled = ToyLoader(np.arange(95), 7, True)
-    rows, arrays = predict(ToyModel(), lambda rank, world: shuffled.epoch(3), compute, Alone())
-    np.testing.assert_array_equal(rows, np.arange(95))
-    expected = compute(ToyModel().eval(), toy_batch(np.arange(95)))
-    np.testing.assert_allclose(arrays["y"], expected["y"].detach(), rtol=1e-5, atol=1e-6)
-    assert arrays["half"].dtype == np.float32
-
-
-def test_cells_given_twice_count_once():
-    batches = [toy_batch(np.array([4, 2])), toy_batch(np.array([2, 9]))]
-    rows, arrays = predict(ToyModel(), lambda rank, world: batches, compute, Alone())
-    assert rows.tolist() == [2, 4, 9] and arrays["y"].shape == (3, 3)
-
-
-def test_a_wrong_number_of_predictions_is_an_error():
-    with pytest.raises(DataError, match="'y' has 1 rows for a minibatch of 2 cells"):
-        predict(ToyModel(), lambda rank, world: [toy_batch(np.arange(2))], lambda *_: {"y": torch.ones(1)}, Alone())
-
-
 def test_devices(monkeypatch):
     assert resolve_device("cpu") == ("cpu", 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [resolve_device(name) for name in ("auto", "gpu", "cuda:1")] == [("cuda", 0), ("cuda", 0), ("cuda", 1)]
     with pytest.raises(ConfigError, match=r"'cuda:2' was asked for, but torch sees 2"):
         resolve_device("cuda:2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert [resolve_device(name) for name in ("auto", "cuda", "cuda:0")] == [("cuda", 1), ("cuda", 1), ("cuda", 0)]
+    monkeypatch.delenv("WORLD_SIZE")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert resolve_device() == ("cpu", 0)
     for name in ("cuda", "tpu", "cpu:x"):

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from syncyte.baselines.prediction import log_cp10k
+from syncyte.baselines.prediction import SCALE, log_values
 from syncyte.baselines.residual import Residual
 
 
@@ -40,10 +40,10 @@ def ridge(
 
 
 def mean_decoder(
-    latent: NDArray[np.float32], context: NDArray[np.float32], counts: sp.csr_matrix
+    latent: NDArray[np.float32], context: NDArray[np.float32], counts: sp.csr_matrix, per_cell: float = SCALE
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Ridge of log1p counts per 10,000: weights ``(k, f)``, bias ``(f,)`` and effect of the context ``(2, f)``."""
-    weight, bias = ridge(np.hstack([latent, context]), log_cp10k(counts), 100.0)
+    """Ridge of log1p counts ``per_cell``: weights ``(k, f)``, bias ``(f,)`` and effect of the context ``(2, f)``."""
+    weight, bias = ridge(np.hstack([latent, context]), log_values(counts, per_cell), 100.0)
     return weight[:-2], bias, weight[-2:]
 
 

@@ -1,6 +1,7 @@
 """Linear decoders of one modality from the latent space, in closed form, and how far they are shrunken.
 
-- counts: ridge of log1p counts per 10,000 on the other modality's shared latents and its depth;
+- counts: ridge of log1p counts per 10,000 (or another total, see ``Encoder``) on the other modality's shared latents
+  and its depth;
 - open or closed: ``W_j = (p_j G + c I)^-1 sum_i z_i (y_ij - n_i p_j)`` with ``G = sum_i n_i z_i z_i^T``: least squares
   of the relative change, weighted by the expected count; one eigendecomposition serves all regions;
 - level: Poisson regression of the depth on latents, the other modality's depth context, its squares, and latents x log
@@ -147,7 +148,7 @@ def _direct(
     del source
     latent, share = pairs.latent * prior, target.residual.share
     if target.residual.kind == "pearson":
-        return mean_decoder(latent, pairs.context * shape.context, pairs.wanted)
+        return mean_decoder(latent, pairs.context * shape.context, pairs.wanted, target.per_cell)
     opened = _opened(pairs.wanted)
     weight = relative_decoder(latent * OPEN_SCALE, opened, target.residual.depth(opened), share) * OPEN_SCALE
     return weight, np.log(share), np.zeros((2, len(share)))
@@ -162,7 +163,7 @@ def _through(
     latent, width = pairs.latent * prior, pairs.latent.shape[1]
     wanted, everyone = target.latents(pairs.wanted)[:, kept], target.latents(pairs.alone)[:, kept]
     if target.residual.kind == "pearson":
-        weight, bias, effect = mean_decoder(everyone, target.context(pairs.alone), pairs.alone)
+        weight, bias, effect = mean_decoder(everyone, target.context(pairs.alone), pairs.alone, target.per_cell)
         design = np.hstack([latent, pairs.context * shape.context])
         bridge, offset = ridge(design, np.hstack([wanted, target.context(pairs.wanted)]), BRIDGE_PENALTY)
         decoder = np.vstack([weight, effect])

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from syncyte.baselines.closed_form import raw_context
+from syncyte.baselines.prediction import SCALE
 from syncyte.baselines.residual import Residual, ResidualMatrix
 
 MOST_CELLS = 50_000
@@ -35,6 +36,8 @@ class Encoder:
         ``(k,)`` singular values over the first of their group.
     context_mean, context_sd
         ``(2,)`` of the depth context (log depth and log richness, see ``raw_context``) over training cells.
+    per_cell
+        Total that counts of a cell are brought to where they are predicted as values; 0 takes them as they are.
     """
 
     residual: Residual
@@ -44,6 +47,7 @@ class Encoder:
     strength: NDArray[np.float32]
     context_mean: NDArray[np.float32]
     context_sd: NDArray[np.float32]
+    per_cell: float = SCALE
 
     def latents(self, counts: sp.csr_matrix) -> NDArray[np.float32]:
         """``(cells, k)`` clipped latents."""
@@ -64,6 +68,7 @@ def fit_encoder(
     strength: NDArray[np.float32],
     alone: Alone,
     private: int,
+    per_cell: float = SCALE,
 ) -> Encoder:
     """Encoder with the shared loadings first, if any, then the modality's own; scaled on the cells that have it."""
     rows = np.flatnonzero(present)[:MOST_CELLS]
@@ -81,4 +86,5 @@ def fit_encoder(
         np.concatenate([strength, values]).astype(np.float32),
         context.mean(axis=0).astype(np.float32),
         np.maximum(context.std(axis=0), 1e-3).astype(np.float32),
+        per_cell,
     )

@@ -154,10 +154,17 @@ def opened(counts: sp.spmatrix) -> sp.csr_matrix:
 
 def log_cp10k(counts: sp.spmatrix) -> sp.csr_matrix:
     """``log1p(10,000 x / n)`` of every stored count, sparse float32; cells without counts stay zero."""
+    return log_values(counts, SCALE)
+
+
+def log_values(counts: sp.spmatrix, per_cell: float) -> sp.csr_matrix:
+    """log1p of counts brought to the total ``per_cell`` in every cell (0: as they are), sparse float32."""
     matrix = sp.csr_matrix(counts, dtype=np.float32, copy=True)
     matrix.eliminate_zeros()
-    total = depth_of(matrix)
-    matrix.data *= (SCALE / np.repeat(np.where(total > 0, total, 1.0), np.diff(matrix.indptr))).astype(np.float32)
+    if per_cell:
+        total = depth_of(matrix)
+        scale = per_cell / np.repeat(np.where(total > 0, total, 1.0), np.diff(matrix.indptr))
+        matrix.data *= scale.astype(np.float32)
     np.log1p(matrix.data, out=matrix.data)
     return matrix
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from syncyte.baselines.closed_form import ridge
 from syncyte.baselines.decode import BRIDGE, BRIDGE_PENALTY, Decoder, Pairs, Shape, fit_decoder, pairs_of
 from syncyte.baselines.encode import MOST_CELLS, Alone, Encoder, fit_encoder
+from syncyte.baselines.prediction import SCALE
 from syncyte.baselines.residual import Kind, Residual, ResidualMatrix, randomized_svd, svd
 from syncyte.baselines.tune import FEWEST, MOST_HELD, MOST_LEARNED, choose_shape, hold_out
 from syncyte.errors import DataError
@@ -77,6 +78,7 @@ def fit_start(
     mode: str = "auto",
     groups: NDArray | None = None,
     tune: bool = True,
+    per_cell: Mapping[str, float] | None = None,
 ) -> LinearStart:
     """Fit the start on training cells.
 
@@ -97,6 +99,8 @@ def fit_start(
         ``(cells,)`` technical batches, some of which are held out to choose the shape of the decoders by.
     tune
         Choose that shape, where there are pairs enough; else the standard one is taken.
+    per_cell
+        Total that the counts of a modality are brought to where they are predicted as values; 10,000 by default.
     """
     names = list(counts)
     rng = np.random.default_rng(seed)
@@ -105,7 +109,8 @@ def fit_start(
     if mode == "auto":
         mode = _choose(pairs, {m: int(present[m].sum()) for m in names})
     source = {m: next((o for o in names if o != m), m) if mode != "separate" else m for m in names}
-    sizes: dict[str, Any] = {"shared": shared, "private": private, "seed": seed, "mode": mode}
+    totals = {m: (per_cell or {}).get(m, SCALE) for m in names}
+    sizes: dict[str, Any] = {"shared": shared, "private": private, "seed": seed, "mode": mode, "per_cell": totals}
     shapes = dict.fromkeys(names, Shape(through=_THROUGH[mode]))
     if mode == "cross" and tune and pairs >= FEWEST:
         shapes = _tuned(counts, present, kinds, source, np.flatnonzero(paired), groups, rng, sizes)
@@ -129,6 +134,7 @@ def _fit_encoders(
     private: int,
     seed: int,
     mode: str,
+    per_cell: Mapping[str, float],
 ) -> tuple[dict[str, Encoder], int]:
     """Encoders of all modalities and the width of the latent space."""
     names = list(counts)
@@ -141,7 +147,8 @@ def _fit_encoders(
         make = _bridged if mode == "bridge" else _shared
         tables, strength = make(counts, residuals, rows, shared, seed, alone)
     encoders = {
-        m: fit_encoder(counts[m], present[m], residuals[m], tables.get(m), strength, alone[m], private) for m in names
+        m: fit_encoder(counts[m], present[m], residuals[m], tables.get(m), strength, alone[m], private, per_cell[m])
+        for m in names
     }
     width = len(strength) if mode != "separate" else min(e.table.shape[1] for e in encoders.values())
     return encoders, width

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from syncyte.baselines.decode import Decoder, Pairs, Shape, fit_decoder, fit_profile
 from syncyte.baselines.encode import Encoder
-from syncyte.baselines.prediction import log_cp10k
+from syncyte.baselines.prediction import log_values
 
 SHARE = 0.2  # of the paired cells, at least, held out to choose by
 FEWEST = 200  # paired cells below which the standard shape is taken as it is
@@ -50,7 +50,7 @@ def choose_shape(learned: Pairs, held: Pairs, source: Encoder, target: Encoder) 
     kind = target.residual.kind
     first = Shape(through=0.0)
     base = fit_decoder(learned, source, target, first)
-    error = _squared(held) if kind == "pearson" else _missed(held)
+    error = _squared(held, target.per_cell) if kind == "pearson" else _missed(held)
 
     def best(shapes: Iterable[Shape]) -> Shape:
         scored = [(error(fit_profile(learned, source, target, shape, base)), shape) for shape in shapes]
@@ -62,9 +62,9 @@ def choose_shape(learned: Pairs, held: Pairs, source: Encoder, target: Encoder) 
     return best([shape, replace(shape, through=0.5)])
 
 
-def _squared(held: Pairs) -> Callable[[Decoder], float]:
+def _squared(held: Pairs, per_cell: float) -> Callable[[Decoder], float]:
     """Mean over features of the squared error over the variance: every feature that varies counts alike."""
-    truth = log_cp10k(held.wanted).toarray()
+    truth = log_values(held.wanted, per_cell).toarray()
     spread = truth.var(axis=0)
     varies = spread > 1e-6
 

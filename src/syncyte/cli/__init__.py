@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from syncyte.cli import data, demo, doctor, options, reference, tasks, train
-from syncyte.errors import SyncyteError
+from syncyte.errors import Dismissed, SyncyteError
 
 # Faults of the machine, not of syncyte: full disk, quota, no permission, read-only or too-long path.
 MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG}
@@ -84,6 +84,8 @@ def main() -> None:
             app()
         finally:
             sys.stdout.flush()  # here, so that a closed pipe is met below and not at interpreter exit
+    except Dismissed as word:  # the first process says what is the matter
+        sys.exit(word.exit_code)
     except SyncyteError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:

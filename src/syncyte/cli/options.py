@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from inspect import cleandoc
 from pathlib import Path
@@ -21,6 +22,10 @@ Reference = Annotated[
 ]
 BatchKey = Annotated[str | None, typer.Option("--batch-key", metavar="KEY", help="obs column of the technical batch.")]
 LabelKey = Annotated[str | None, typer.Option("--label-key", metavar="KEY", help="obs column of the cell type.")]
+Unclear = Annotated[
+    list[str] | None,
+    typer.Option("--unclear", metavar="LABEL", help="Label that means no class; not learned from (repeatable)."),
+]
 KeyAdded = Annotated[
     str | None, typer.Option("--key-added", metavar="STEM", help="Stem of the slots written, instead of 'syncyte'.")
 ]
@@ -65,6 +70,6 @@ def _one_path(value: Any) -> Any:
 
 
 def say(text: str, quiet: bool) -> None:
-    """Print on standard output, unless told to be quiet."""
-    if not quiet:
+    """Print on standard output, unless told to be quiet; of several processes the first alone does."""
+    if not quiet and os.environ.get("RANK", "0") == "0":
         typer.echo(text)

@@ -86,10 +86,7 @@ def annotate(
         float | None,
         typer.Option("--threshold", min=0.0, max=1.0, metavar="P", help="Abstain below this confidence."),
     ] = None,
-    unclear: Annotated[
-        list[str] | None,
-        typer.Option("--unclear", metavar="LABEL", help="Label that means no class; not learned from (repeatable)."),
-    ] = None,
+    unclear: options.Unclear = None,
     batch_key: options.BatchKey = None,
     key_added: options.KeyAdded = None,
     batch_size: options.BatchSize = None,
@@ -156,6 +153,7 @@ def evaluate(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the report.", show_default=False)],
     batch_key: options.BatchKey = None,
     label_key: options.LabelKey = None,
+    unclear: options.Unclear = None,
     batch_size: options.BatchSize = None,
     modality: options.Modality = None,
     genome: options.Genome = None,
@@ -167,9 +165,12 @@ def evaluate(
 ) -> None:
     """Measure a run on held-out cells beside the baselines: report.html and report.json.
 
+    With --genome, where the reference has genes, gene activity is among them.
+
     Examples
     --------
     syncyte evaluate run heldout.h5mu --reference train.h5mu --label-key cell_type --out report
+    syncyte evaluate run heldout.h5mu --reference train.h5mu --genome hg38 --unclear doublet --out report
     """
-    options.call("evaluate", locals())
+    options.call("evaluate", {**locals(), "unclear": tuple(unclear or ())})
     options.say(f"Wrote {out / 'report.html'} and {out / 'report.json'}", quiet)

@@ -24,6 +24,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from syncyte.data.cells import MemoryRows, Rows
+from syncyte.data.chunks import absent, check_sparse, check_whole
 from syncyte.errors import DataError
 
 GAP = 2048  # entries read through rather than around, when two wanted rows lie this close
@@ -182,11 +183,7 @@ class CsrRows:
         if len(data) != indptr[-1]:  # something was read through
             take = np.repeat(offset - indptr[:-1], lengths) + np.arange(indptr[-1])
             data, indices = data[take], indices[take]
-        if len(indices) and not 0 <= indices.min() <= indices.max() < self.shape[1]:
-            raise DataError(
-                f"{self.handle.path} ({self.handle.key}) names feature {indices.max():,} of {self.shape[1]:,}. "
-                "The file is damaged: copy or write it again."
-            )
+        _check_indices(self.handle, indices, self.shape[1], "feature")
         block = canonical(sp.csr_matrix((data, indices, indptr), shape=(len(unique), self.shape[1])))
         return block if np.array_equal(unique, rows) else block[inverse]
 
@@ -248,13 +245,18 @@ def open_matrix(handle: Handle, label: str) -> Rows:
             check_dtype(node["data"].dtype, label)
             size = (int(shape[0]), int(shape[1]))
             indptr = np.asarray(node["indptr"][:], dtype=np.int64)
-            _check_lengths(node, indptr, size[0] if kind[:3] == "csr" else size[1], label)
+            majors, width = size if kind[:3] == "csr" else size[::-1]
+            _check_lengths(node, indptr, majors, label)
+            if handle.engine == "zarr":
+                check_sparse(node, indptr, width, label)
             return CsrRows(handle, size, indptr) if kind[:3] == "csr" else turned(handle, size, indptr)
         if len(getattr(node, "shape", ())) != 2:
             raise DataError(
                 f"{label} is no matrix (found: {kind or type(node).__name__}). Write the file again with anndata."
             )
         check_dtype(node.dtype, label)
+        if handle.engine == "zarr":
+            check_whole(node, label)
         return DenseRows(handle, (int(node.shape[0]), int(node.shape[1])))
 
 
@@ -268,11 +270,26 @@ def storage_advice(handle: Handle) -> str:
     if kind.startswith("csc"):
         return f"is stored by features (CSC) and was turned into rows once for this run; {faster}"
     if hasattr(node, "shape"):
+        gone = len(absent(node)) if handle.engine == "zarr" else 0
+        if gone:
+            return (
+                f"lacks {gone:,} of its pieces, which read as zeros; if cells without counts are not expected, the "
+                "folder is damaged: copy it again"
+            )
         return f"is stored dense and is sparsified while it is read; {faster}"
     packed = getattr(node["data"], "compression", None)
     if packed and node["data"].shape[0] > MANY:
         return f"is compressed ({packed}), so single cells are slow to read; {faster}"
     return ""
+
+
+def _check_indices(handle: Handle, indices: NDArray, width: int, what: str) -> None:
+    if len(indices) and not 0 <= indices.min() <= indices.max() < width:
+        worst = indices.min() if indices.min() < 0 else indices.max()
+        raise DataError(
+            f"{handle.path} ({handle.key}) names {what} {int(worst):,} of {width:,}. "
+            "The file is damaged: copy or write it again."
+        )
 
 
 def _check_lengths(node: Any, indptr: NDArray[np.int64], majors: int, label: str) -> None:
@@ -293,13 +310,15 @@ def turned(handle: Handle, shape: tuple[int, int], indptr: NDArray[np.int64]) ->
     """
     group = handle.node()
     if indptr[-1] * 8 <= SMALL:
-        matrix = sp.csc_matrix((group["data"][:], group["indices"][:], indptr), shape=shape)
+        indices = group["indices"][:]
+        _check_indices(handle, indices, shape[0], "cell")  # scipy does not, and would write anywhere
+        matrix = sp.csc_matrix((group["data"][:], indices, indptr), shape=shape)
         return MemoryRows(canonical(matrix.tocsr()))
     folder = Path(tempfile.mkdtemp(prefix="syncyte-rows-"))
     atexit.register(_remove, folder, os.getpid())
     bands = -(-int(indptr[-1]) // CHUNK)
     edges = np.linspace(0, shape[0], bands + 1).astype(np.int64)
-    _spill(group, shape, indptr, edges, folder)
+    _spill(handle, shape, indptr, edges, folder)
     return _gather(edges, folder, shape)
 
 
@@ -308,14 +327,17 @@ def _remove(folder: Path, pid: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _spill(group: Any, shape: tuple[int, int], indptr: NDArray, edges: NDArray, folder: Path) -> None:
+def _spill(handle: Handle, shape: tuple[int, int], indptr: NDArray, edges: NDArray, folder: Path) -> None:
     """First pass: cut the matrix into column blocks and append each, by bands of rows, to the bands' files."""
+    group = handle.node()
     first = 0
     while first < shape[1]:
         last = max(first + 1, int(np.searchsorted(indptr, indptr[first] + CHUNK, side="right")) - 1)
         a, b = int(indptr[first]), int(indptr[last])
+        indices = group["indices"][a:b]
+        _check_indices(handle, indices, shape[0], "cell")
         columns = sp.csc_matrix(
-            (group["data"][a:b], group["indices"][a:b], indptr[first : last + 1] - a), shape=(shape[0], last - first)
+            (group["data"][a:b], indices, indptr[first : last + 1] - a), shape=(shape[0], last - first)
         )
         block = columns.tocsr()
         for band, (top, bottom) in enumerate(pairwise(edges)):

@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from syncyte.data.cells import Cells
+from syncyte.data.cells import BLOCK, Cells
 from syncyte.data.sample import BlockSampler, Fetch, storage_order
 from syncyte.errors import DataError
 from syncyte.types import Batch, Tokens
@@ -137,10 +137,13 @@ def predict_batches(
     """Every cell once, without shuffling.
 
     ``in_order`` keeps the order of the cells, for writers that stream. False goes by where the cells lie, which is
-    faster on a store; put results at ``batch.rows`` then. Ranks get consecutive shares of that order.
+    faster on a store; put results at ``batch.rows`` then. Of several processes each takes every ``world``-th
+    minibatch: the minibatches are those of one process alone.
     """
     rows = np.arange(len(cells)) if in_order else storage_order(part.index for part in cells.parts.values())
-    sampler = BlockSampler(rows, batch_size, shuffle=False, rank=rank, world=world)
+    rows = rows[np.arange(len(rows)) // batch_size % world == rank]
+    fetch = max(1, BLOCK // batch_size)  # nothing is shuffled, so a large buffer would only take memory
+    sampler = BlockSampler(rows, batch_size, fetch=fetch, shuffle=False)
     return Loader(cells, tokenizers, sampler, covariates or {}).epoch()
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from syncyte.data.backed import Engine, Handle, canonical, check_dtype, open_matrix, open_root, reading
 from syncyte.data.cells import Cells, MemoryRows, Part, Rows
+from syncyte.data.chunks import check_names
 from syncyte.data.counts import Slot
 from syncyte.errors import DataError, nearest
 
@@ -249,6 +250,9 @@ def _open_path(path: Path, modality: str | None) -> Source:
 def _read_table(group: Any, label: str) -> pd.DataFrame:
     from anndata.io import read_elem
 
+    index = group[group.attrs["_index"]] if hasattr(group, "store") and "_index" in group.attrs else None
+    if index is not None and hasattr(index, "shape") and index.dtype.kind not in "iuf":
+        check_names(index, f"{label}, {group.name.strip('/')},")
     table = read_elem(group)
     if not isinstance(table, pd.DataFrame):
         raise DataError(f"{label} is damaged: {group.name} is no table. Copy the file again, or write it anew.")

@@ -150,6 +150,31 @@ def map_genes(names: Iterable[str], reference: Reference | None = None, ids: Ite
     )
 
 
+def transcription_starts(names: Iterable[str], reference: Reference) -> pd.DataFrame:
+    """Where the transcription of named genes starts.
+
+    Parameters
+    ----------
+    names
+        Names as a model or a file has them; found as ``map_genes`` finds them.
+    reference
+        A reference with genes.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``gene`` (the name given), ``chrom``, ``position`` (0-based) and ``strand``; names not found have no row.
+    """
+    column = np.array([str(name) for name in names], dtype=object)
+    if reference.genes is None:
+        raise GenomeError(f"The reference {reference.name!r} holds no genes. Build it with --gtf.")
+    found = map_genes(column, reference)
+    known = np.flatnonzero(found.target >= 0)
+    table = reference.genes.set_index("name").loc[found.names[found.target[known]]]
+    columns = {"chrom": table["chrom"], "position": table["tss"], "strand": table["strand"]}
+    return pd.DataFrame({"gene": column[known], **{key: item.to_numpy() for key, item in columns.items()}})
+
+
 def _as_named(column: np.ndarray, why: str) -> FeatureMap:
     bare = np.array([strip_version(name) for name in column], dtype=object)
     meant = pd.DataFrame({"bare": bare, "name": column}).drop_duplicates()

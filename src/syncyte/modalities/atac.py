@@ -44,9 +44,10 @@ def patch_regions(chrom: NDArray[np.int64], start: NDArray[np.int64], patches: i
 class Atac:
     """Open chromatin by region."""
 
-    schema = Schema("atac", "region", ("Peaks",), ("atac", "peaks", "chromatin", "accessibility"))
+    schema = Schema("atac", "region", ("Peaks",), ("atac", "peaks", "chromatin", "accessibility"), rank=0)
     residual: Kind = "depth"
     likelihoods = ("profile", "bernoulli", "poisson")
+    per_cell = 0.0  # openings are not brought to a total
     unit = "probability of being open"
 
     def layout(self, var: pd.DataFrame, *, tokens: int, groups: int, slots: int = 0) -> Layout:

@@ -50,10 +50,24 @@ class Layout:
 
 
 class Modality(Protocol):
-    """One kind of measurement."""
+    """One kind of measurement.
+
+    Attributes
+    ----------
+    schema
+        What it is called in files.
+    residual
+        How counts are scaled on the way in: ``pearson`` for counts, ``depth`` for open or closed.
+    per_cell
+        Total that counts of a cell are brought to before the log1p in which they are predicted; 0 takes them as they
+        are. Stored in every checkpoint. Without effect on what is open or closed.
+    unit
+        How a prediction reads.
+    """
 
     schema: Schema
     residual: Kind
+    per_cell: float
     unit: str
 
     @property
@@ -74,8 +88,13 @@ modalities: Registry[Modality] = Registry("modality")
 
 
 def all_schemas() -> tuple[Schema, ...]:
-    """Schemas of all registered modalities, in order of registration."""
-    return tuple(modality.schema for _, modality in modalities.items())
+    """Schemas of all registered modalities, in the order in which they are tried (``Schema.rank``, then name).
+
+    The order matters where two answer to the same: a plain table of genes goes to the first that measures genes, and a
+    key or feature type that two share to the first of them. It does not hang on the order of imports.
+    """
+    schemas = (modality.schema for _, modality in modalities.items())
+    return tuple(sorted(schemas, key=lambda schema: (schema.rank, schema.name)))
 
 
 @dataclass(frozen=True)

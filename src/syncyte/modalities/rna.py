@@ -14,15 +14,14 @@ from syncyte.baselines.residual import Kind
 from syncyte.modalities.base import Layout, modalities
 from syncyte.types import Schema
 
-PER_CELL = 1e4
-
 
 class Rna:
     """RNA counts by gene."""
 
-    schema = Schema("rna", "gene", ("Gene Expression",), ("rna", "gex", "gene", "expression"))
+    schema = Schema("rna", "gene", ("Gene Expression",), ("rna", "gex", "gene", "expression"), rank=0)
     residual: Kind = "pearson"
     likelihoods = ("gaussian", "nb", "poisson")
+    per_cell = 1e4
     unit = "expected log1p counts per 10,000"
 
     def layout(self, var: pd.DataFrame, *, tokens: int, groups: int, slots: int = 0) -> Layout:
@@ -33,7 +32,7 @@ class Rna:
     def observed(self, counts: sp.csr_matrix) -> sp.csr_matrix:
         """log1p of counts per 10,000; cells without counts stay empty."""
         totals = np.asarray(counts.sum(axis=1)).ravel()
-        factor = PER_CELL / np.maximum(totals, 1)
+        factor = self.per_cell / np.maximum(totals, 1)
         data = np.log1p(counts.data * np.repeat(factor, np.diff(counts.indptr)))
         return sp.csr_matrix((data.astype(np.float32), counts.indices, counts.indptr), shape=counts.shape)
 

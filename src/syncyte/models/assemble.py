@@ -21,13 +21,18 @@ from syncyte.nn.linear_path import LinearPath
 
 
 class PathSpec(Config):
-    """Shape of one modality: features, linear components, interpolation nodes, likelihood of its head, value bins."""
+    """Shape of one modality.
+
+    Features, linear components, interpolation nodes, likelihood of its head, value bins, and the total that counts of
+    a cell are brought to where they are predicted as values (runs that do not say it used 10,000).
+    """
 
     features: int
     components: int
     nodes: int
     likelihood: str
     bins: int = 0
+    per_cell: float = 10_000.0
 
 
 class CellSpec(Config):
@@ -56,6 +61,7 @@ def describe_start(
             "nodes": len(encoder.residual.nodes),
             "likelihood": likelihood[name],
             "bins": (bins or {}).get(name, 0),
+            "per_cell": encoder.per_cell,
         }
         for name, encoder in start.encoders.items()
     }
@@ -92,6 +98,7 @@ def _empty_head(shape: PathSpec, components: int, contexts: int, *, binary: bool
             torch.zeros(components, shape.features),
             torch.zeros(2 * contexts, shape.features),
             torch.zeros(shape.features),
+            per_cell=shape.per_cell,
         )
     return RateHead(
         torch.zeros(components, shape.features),
@@ -100,6 +107,7 @@ def _empty_head(shape: PathSpec, components: int, contexts: int, *, binary: bool
         torch.tensor(0.0),
         likelihood=shape.likelihood,
         binary=binary,
+        per_cell=shape.per_cell,
     )
 
 

@@ -1,7 +1,8 @@
 """Heads: from a cell's state to what is predicted for every feature, each with its own loss.
 
-``MeanHead`` predicts a transformed value directly. ``RateHead`` predicts a profile over features (softmax of a tied
-low-rank product through a soft link) times a level, so depth and profile can be trained and calibrated apart.
+``MeanHead`` predicts log1p of counts directly, brought to a total of the cell that comes from the modality.
+``RateHead`` predicts a profile over features (softmax of a tied low-rank product through a soft link) times a level,
+so depth and profile can be trained and calibrated apart.
 Both start from a closed-form linear decoder. Target ids never enter: all features, or a fixed list, are predicted.
 """
 
@@ -17,7 +18,6 @@ from syncyte.nn.likelihood import likelihoods, multinomial_log_prob, soft_link
 from syncyte.nn.linear_path import segment_sum
 from syncyte.types import Tokens
 
-PER_CELL = 1e4
 MOST_OPEN = 0.995  # probability no region is predicted above
 
 
@@ -42,11 +42,11 @@ def level_width(components: int, modalities: int) -> int:
     return components + modalities * (5 + components)
 
 
-def log_per_cell(tokens: Tokens, cells: int, features: int) -> Float[Tensor, "b f"]:
-    """log1p of counts per 10,000 of a minibatch, dense."""
+def log_values(tokens: Tokens, cells: int, features: int, per_cell: float) -> Float[Tensor, "b f"]:
+    """log1p of counts of a minibatch brought to the total ``per_cell`` in every cell (0: as they are), dense."""
     dense = torch.zeros(cells, features, device=tokens.value.device)
     dense = dense.index_put((tokens.cell, tokens.feature), tokens.value, accumulate=True)
-    return torch.log1p(dense * (PER_CELL / dense.sum(dim=1, keepdim=True).clamp_min(1)))
+    return torch.log1p(dense * (per_cell / dense.sum(dim=1, keepdim=True).clamp_min(1)) if per_cell else dense)
 
 
 def _level_deviance(level: Float[Tensor, "b"], depth: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
@@ -57,7 +57,7 @@ def _level_deviance(level: Float[Tensor, "b"], depth: Float[Tensor, "b"]) -> Flo
 
 
 class MeanHead(nn.Module):
-    """Linear prediction of log1p counts per 10,000.
+    """Linear prediction of log1p counts at a common total of cells.
 
     Parameters
     ----------
@@ -67,10 +67,13 @@ class MeanHead(nn.Module):
         ``(2 m, f)`` effect of the depth context of each modality.
     bias
         ``(f,)`` training mean.
+    per_cell
+        That total; 0 takes counts as they are.
     """
 
-    def __init__(self, weight: Tensor, context: Tensor, bias: Tensor) -> None:
+    def __init__(self, weight: Tensor, context: Tensor, bias: Tensor, *, per_cell: float) -> None:
         super().__init__()
+        self.per_cell = per_cell
         self.weight = nn.Parameter(weight.float().clone())
         self.context = nn.Parameter(context.float().clone())
         self.bias = nn.Parameter(bias.float().clone())
@@ -84,7 +87,7 @@ class MeanHead(nn.Module):
         self, prediction: Tensor, tokens: Tokens, cells: Bool[Tensor, "b"], hidden: Bool[Tensor, "b f"] | None
     ) -> HeadLoss:
         """Squared error over hidden features (all, where ``hidden`` is None) of the chosen cells."""
-        target = log_per_cell(tokens, *prediction.shape)
+        target = log_values(tokens, len(prediction), prediction.shape[1], self.per_cell)
         use = cells[:, None].expand_as(prediction) if hidden is None else hidden & cells[:, None]
         count = use.sum().clamp_min(1)
         error = -2 * likelihoods["gaussian"].log_prob(target, prediction)
@@ -92,7 +95,7 @@ class MeanHead(nn.Module):
         return HeadLoss(mean, {"mse": mean.detach()}, {"mse": count})
 
     def expected(self, prediction: Tensor, level: Tensor | None = None) -> Float[Tensor, "b f"]:
-        """Expected log1p counts per 10,000, not below zero."""
+        """Expected log1p counts at the common total, not below zero."""
         del level
         return prediction.clamp_min(0)
 
@@ -112,6 +115,8 @@ class RateHead(nn.Module):
         ``profile``, ``bernoulli``, ``poisson`` or ``nb``.
     binary
         Whether the target is open or closed (else counts).
+    per_cell
+        Total of a cell in expected values of counts; 0 expects them at the predicted level.
     """
 
     def __init__(
@@ -125,8 +130,10 @@ class RateHead(nn.Module):
         binary: bool = True,
         profile_weight: float = 10.0,
         level_loss: float = 0.0,
+        per_cell: float,
     ) -> None:
         super().__init__()
+        self.per_cell = per_cell
         self.weight = nn.Parameter(weight.float().clone())
         self.bias = nn.Parameter(bias.float().clone())
         self.level_weight = nn.Parameter(level_weight.float().clone())
@@ -186,11 +193,11 @@ class RateHead(nn.Module):
         return torch.softmax(logits, dim=1) * level.clamp(-10, 15).exp()[:, None]
 
     def expected(self, prediction: tuple[Tensor, Tensor], level: Tensor | None = None) -> Float[Tensor, "b f"]:
-        """Probability of being open, or log1p of the profile per 10,000 for counts."""
+        """Probability of being open, or log1p of the profile at the common total for counts."""
         logits, predicted = prediction
         rate = self.rate(logits, predicted if level is None else level)
         if self.likelihood == "bernoulli":
             return likelihoods["bernoulli"].mean(rate)
         if self.binary:  # profile and level were fitted on openings, so the rate is the probability itself
             return rate.clamp_max(MOST_OPEN)
-        return torch.log1p(torch.softmax(logits, dim=1) * PER_CELL)
+        return torch.log1p(torch.softmax(logits, dim=1) * self.per_cell if self.per_cell else rate)

@@ -143,6 +143,7 @@ def assemble(config: CellRecipe, cells: Cells, split: Split, batch_key: str | No
         counts,
         present,
         {name: modalities[name].residual for name in cells.modalities},
+        per_cell={name: modalities[name].per_cell for name in cells.modalities},
         shared=config.start.shared,
         private=config.start.private,
         mode="auto" if config.start.mode == "none" else config.start.mode,

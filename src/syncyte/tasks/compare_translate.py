@@ -8,17 +8,15 @@ scores can read them by feature. Leaves out peers that need an environment of th
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from torch import Tensor
 
 from syncyte.baselines.activity import GeneActivity, region_gene_weights
 from syncyte.baselines.linear import SvdRidge
@@ -30,13 +28,14 @@ from syncyte.baselines.space import Scaling, Space
 from syncyte.baselines.start import LinearStart, fit_start
 from syncyte.data.cells import Cells
 from syncyte.data.split import choose_validation
+from syncyte.genome.genes import transcription_starts
+from syncyte.genome.reference import Reference
 from syncyte.genome.regions import parse_regions
 from syncyte.metrics.bootstrap import bootstrap_interval
 from syncyte.metrics.openness import bernoulli_deviance, score_open
 from syncyte.metrics.prediction import Columns, Scores, score_values
 from syncyte.metrics.ranking import rank_columns
 from syncyte.modalities import modalities
-from syncyte.models.cell import CellModel
 from syncyte.tasks.trained import Trained
 from syncyte.tasks.translate import predictions, source_cells
 
@@ -129,8 +128,7 @@ def compare_direction(
     alone = source_cells(trained, held, source, target)
     shape = direction.held[target].shape
     scored = {name: _scored(held_columns(predictions(trained, alone, target), shape), direction)}
-    with residual_off(trained.model):
-        linear = held_columns(predictions(trained, alone, target), shape)
+    linear = held_columns(predictions(trained, alone, target, residual=False), shape)
     scored[f"{name}, residual off"] = _scored(linear, direction)
     for method, predict in _methods(direction, start, seed).items():
         say(f"{source} to {target}: {method}")
@@ -154,18 +152,6 @@ def compare_direction(
     return Compared(table, arrays, own.reliability, words)
 
 
-@contextmanager
-def residual_off(model: CellModel) -> Iterator[None]:
-    """Shut the gates, so that the model predicts as the linear path inside it does."""
-    gate = cast(Tensor, model.gate)
-    kept = gate.clone()
-    gate.zero_()
-    try:
-        yield
-    finally:
-        gate.copy_(kept)
-
-
 def fit_reference_start(reference: Cells, batch_key: str | None, seed: int) -> LinearStart | None:
     """Fit the linear start on reference cells, or give None where too few of them are paired to translate."""
     names = reference.modalities
@@ -175,8 +161,26 @@ def fit_reference_start(reference: Cells, batch_key: str | None, seed: int) -> L
         return None
     groups = None if batch_key is None else reference.column(batch_key).astype(str).to_numpy()
     kinds = {name: modalities[name].residual for name in names}
-    start = fit_start(counts, present, kinds, seed=seed, groups=groups)
+    totals = {name: modalities[name].per_cell for name in names}
+    start = fit_start(counts, present, kinds, seed=seed, groups=groups, per_cell=totals)
     return start if all(start.source[name] != name for name in names) else None
+
+
+def gene_starts(trained: Trained, reference: Reference) -> pd.DataFrame | None:
+    """Transcription starts of the genes the run knows: ``gene``, ``chrom``, ``position``, ``strand``.
+
+    None where the reference holds no genes or the run knows none of them.
+    """
+    if reference.genes is None:
+        return None
+    kinds = {name: modalities[name].schema.feature_kind for name in trained.modalities}
+    tables = [
+        transcription_starts(trained.vocabularies[name].index, reference)
+        for name, kind in kinds.items()
+        if kind == "gene"
+    ]
+    found = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return found if len(found) else None
 
 
 def activity_weights(source: pd.DataFrame, target: pd.DataFrame, starts: pd.DataFrame) -> dict[str, sp.csc_matrix]:

@@ -17,7 +17,7 @@ from syncyte.data.cells import Cells
 from syncyte.models.cell import CellModel, everything
 from syncyte.tasks.result import Result
 from syncyte.tasks.trained import Trained
-from syncyte.types import Encoded
+from syncyte.types import Batch, Encoded
 
 
 def gated_latent(model: CellModel, encoded: Encoded) -> Float[Tensor, "b k"]:
@@ -25,15 +25,20 @@ def gated_latent(model: CellModel, encoded: Encoded) -> Float[Tensor, "b k"]:
     return encoded.base + model.gate.mean() * (encoded.latent - encoded.base)
 
 
-@torch.inference_mode()
 def latents(trained: Trained, cells: Cells, batch_size: int | None = None) -> NDArray[np.float32]:
     """``(cells, k)`` shared latents of aligned cells, axes scaled by their strength."""
+    found = np.empty((len(cells), len(trained.strength)), dtype=np.float32)
+    first = 0
+    for block in trained.each(cells, _latents, batch_size):
+        found[first : first + len(block)] = block
+        first += len(block)
+    return found
+
+
+def _latents(trained: Trained, batch: Batch) -> NDArray[np.float32]:
     scale = torch.from_numpy(trained.strength).to(trained.device)
-    blocks = []
-    for batch in trained.batches(cells, batch_size):
-        encoded = trained.model.encode(batch.tokens, everything(batch))
-        blocks.append((gated_latent(trained.model, encoded) * scale).cpu().numpy())
-    return np.concatenate(blocks) if blocks else np.empty((0, len(trained.strength)), dtype=np.float32)
+    encoded = trained.model.encode(batch.tokens, everything(batch))
+    return (gated_latent(trained.model, encoded) * scale).cpu().numpy()
 
 
 def embed_cells(trained: Trained, cells: Cells, *, batch_size: int | None = None, seed: int = 0) -> Result:

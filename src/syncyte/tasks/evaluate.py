@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from syncyte.baselines.prediction import SCALE
 from syncyte.data.cells import Cells
 from syncyte.errors import DataError, unknown
 from syncyte.modalities import modalities
@@ -59,10 +61,14 @@ class Work:
     text: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     most_features: int | None = None
+    unclear: tuple[str, ...] = ()
 
     def labels_of(self, cells: Cells) -> NDArray[Any] | None:
-        """Labels of some cells, ``""`` where missing; None without a label column."""
-        return None if self.label_key is None else _texts(cells, self.label_key)
+        """Labels of some cells, ``""`` where missing or unclear; None without a label column."""
+        if self.label_key is None:
+            return None
+        labels = _texts(cells, self.label_key)
+        return np.where(np.isin(np.char.strip(labels), self.unclear), "", labels)
 
 
 def evaluate_cells(
@@ -72,6 +78,7 @@ def evaluate_cells(
     *,
     batch_key: str | None = None,
     label_key: str | None = None,
+    unclear: Sequence[str] = (),
     starts: pd.DataFrame | None = None,
     tasks: Sequence[str] = TASKS,
     most_features: int | None = MOST_FEATURES,
@@ -82,16 +89,16 @@ def evaluate_cells(
 
     Parameters
     ----------
-    trained
-        The run.
-    cells
-        Held-out cells, to be scored.
+    trained, cells
+        The run, and held-out cells to be scored.
     reference
         The cells it was trained on; baselines are fitted on them.
     batch_key, label_key
         Columns of technical batch and cell type. A column the run was trained with may be absent.
+    unclear
+        Labels that mean no class (doublets, unassigned): their cells count as cells without a label.
     starts
-        Transcription starts (``gene``, ``chrom``, ``position``, ``strand``) for the gene activity baseline.
+        Transcription starts for the gene activity baseline, see ``compare_translate.gene_starts``.
     tasks
         What is scored, any of ``TASKS``.
     most_features
@@ -111,15 +118,14 @@ def evaluate_cells(
     name = f"{STEM} {trained.recipe['config']['preset']}"
     say = (lambda text: None) if quiet else (lambda text: print(f"evaluate: {text}", flush=True))
     work = Work(trained, name, held, known, batch_key, label_key, seed, say, notes=notes, most_features=most_features)
-    scorers = {
-        "translate": lambda: _translate(work, starts),
-        "annotate": lambda: _annotate(work),
-        "embed": lambda: _embed(work),
-        "integrate": lambda: _integrate(work),
-    }
+    work.unclear = tuple(map(str, unclear))
+    _note_unclear(work)
+    scorers: dict[str, Callable[[Work], None]] = {"annotate": _annotate, "embed": _embed, "integrate": _integrate}
+    scorers["translate"] = partial(_translate, starts=starts)
     for task in tasks:
-        scorers[task]()
-    provenance = trained.provenance(cells, seed=seed, batch_key=batch_key, label_key=label_key, tasks=list(tasks))
+        scorers[task](work)
+    settings = {"batch_key": batch_key, "label_key": label_key, "unclear": list(work.unclear), "tasks": list(tasks)}
+    provenance = trained.provenance(cells, seed=seed, **settings)
     return _finish(work, provenance)
 
 
@@ -177,6 +183,13 @@ def _key(trained: Trained, what: str, key: str | None, held: Cells, known: Cells
     return key
 
 
+def _note_unclear(work: Work) -> None:
+    labels = work.labels_of(work.held)
+    if work.unclear and work.label_key is not None and labels is not None:
+        count = int(((labels == "") & (_texts(work.held, work.label_key) != "")).sum())
+        work.notes.append(f"{count:,} of {len(labels):,} held-out cells have an unclear label: as good as none.")
+
+
 def _translate(work: Work, starts: pd.DataFrame | None) -> None:
     names = [name for name in work.trained.modalities if name in work.held.modalities]
     pairs = np.logical_and.reduce([work.held.present(name) for name in names])
@@ -199,8 +212,20 @@ def _translate(work: Work, starts: pd.DataFrame | None) -> None:
     start = fit_reference_start(work.reference.only(names), work.batch_key, work.seed)
     for source in names:
         for target in names:
-            if source != target:
+            if source != target and _on_the_scale(work, target):
                 _direction(work, held, source, target, start, starts)
+
+
+def _on_the_scale(work: Work, target: str) -> bool:
+    """Whether predictions of the target are on the scale that scores and baselines of counts are written for."""
+    total = work.trained.model.heads[target].per_cell
+    fine = modalities[target].residual != "pearson" or total == SCALE
+    if not fine:
+        work.notes.append(
+            f"Translation to {target} is not scored: it is predicted as log1p of counts per {total:,g} (0: as they "
+            f"are), scores and baselines are of counts per {SCALE:,g}."
+        )
+    return fine
 
 
 def _fitting(work: Work, held: Cells, names: list[str]) -> Cells:
@@ -247,7 +272,7 @@ def _direction(work: Work, held: Cells, source: str, target: str, start: Any, st
     if direction.kind == "open" and work.most_features == len(found.arrays["names"]):
         lines.append(f"Ranked were {work.most_features:,} of the regions seen often enough.")
     if genes and not activity:
-        lines.append("Gene activity is not printed: no table of transcription starts was given.")
+        lines.append("Gene activity is not printed: no genes of a reference are at hand (--genome).")
     if start is None or "linear start" not in found.table.index:
         lines.append("Too few reference cells are paired for baselines that learn from pairs.")
     work.text[key] = " ".join(filter(None, lines))
@@ -275,7 +300,8 @@ def _annotate(work: Work) -> None:
     if labels is None or work.label_key is None:
         work.notes.append("Annotation is not scored: there is no label column (--label-key).")
         return
-    known = _texts(work.reference, work.label_key)
+    known = work.labels_of(work.reference)
+    assert known is not None
     if len(set(known) - {""}) < 2 or int((labels != "").sum()) < FEWEST:
         work.notes.append(
             f"Annotation is not scored: {work.label_key!r} holds fewer than two classes, or few cells are labelled."
@@ -329,7 +355,8 @@ def _integrate(work: Work) -> None:
         few = np.random.default_rng(work.seed).permutation(len(fresh))[: len(cells)]
         cells = stack_cells(cells, fresh.take(np.sort(few)))
         said = "held-out cells (one technical batch) beside as many of the reference"
-    labels = _texts(cells, work.label_key)
+    labels = work.labels_of(cells)
+    assert labels is not None
     cells, labels = cells.take(labels != ""), labels[labels != ""]
     if len(set(_texts(cells, work.batch_key))) < 2 or len(set(labels)) < 2:
         work.notes.append("Integration is not scored: one technical batch, or one cell type, is all there is.")

@@ -9,6 +9,7 @@ Leaves out: integrating counts, and cells of unknown batch, which shape the resu
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -135,7 +136,6 @@ def batch_mixing(points: NDArray[Any], codes: NDArray[np.integer], seed: int = 0
     return float((np.median(around) - 1) / (count - 1))
 
 
-@torch.inference_mode()
 def encoder_views(trained: Trained, cells: Cells, batch_size: int | None = None) -> Tensor:
     """``(v, n, i)`` float32 inputs of the encoder: everything measured, then (in mosaic data) each modality alone.
 
@@ -143,20 +143,24 @@ def encoder_views(trained: Trained, cells: Cells, batch_size: int | None = None)
     which modalities are seen. NaN where a modality alone is not there to be seen.
     """
     mixed = len(cells.modalities) > 1 and not all(cells.present(name).all() for name in cells.modalities)
-    kept: list[list[Tensor]] = [[] for _ in range(1 + (len(cells.modalities) if mixed else 0))]
-    for batch in trained.batches(cells, batch_size):
-        kept[0].append(_inputs(trained, batch, everything(batch)))
-        for place, name in enumerate(cells.modalities if mixed else ()):
-            visible = everything(batch)
-            for other in cells.modalities:
-                visible = visible if other == name else {**visible, other: without(batch, other)[other]}
-            view = _inputs(trained, batch, visible)
-            view[~batch.present[name].cpu()] = torch.nan
-            kept[1 + place].append(view)
-    views = torch.stack([torch.cat(blocks) for blocks in kept])
+    alone = cells.modalities if mixed else ()
+    blocks = list(trained.each(cells, partial(_views, alone=alone), batch_size))
+    views = torch.from_numpy(np.concatenate(blocks, axis=1))
     width = trained.model.components
     views[:, :, :width] /= views[0, :, :width].std(dim=0).clamp_min(1e-3)
     return views
+
+
+def _views(trained: Trained, batch: Batch, *, alone: tuple[str, ...]) -> NDArray[np.float32]:
+    views = [_inputs(trained, batch, everything(batch))]
+    for name in alone:
+        visible = everything(batch)
+        for other in alone:
+            visible = visible if other == name else {**visible, other: without(batch, other)[other]}
+        view = _inputs(trained, batch, visible)
+        view[~batch.present[name].cpu()] = torch.nan
+        views.append(view)
+    return torch.stack(views).numpy()
 
 
 def _inputs(trained: Trained, batch: Batch, visible: dict[str, Visible]) -> Tensor:

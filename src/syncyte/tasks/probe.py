@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -23,7 +24,7 @@ from syncyte.data.cells import Cells
 from syncyte.tasks.calibrate import fit_temperature, log_loss, temper
 from syncyte.tasks.labelled import Labelled
 from syncyte.tasks.trained import Trained
-from syncyte.types import Visible
+from syncyte.types import Batch, Visible
 
 CLIP = 3.0
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -124,22 +125,30 @@ def _residual(path: Any) -> tuple[Residual, NDArray[np.float32]]:
     return Residual(kind, share.astype(np.float64), nodes.astype(np.float64), zero), center  # type: ignore[arg-type]
 
 
-@torch.no_grad()
 def read_evidence(
     trained: Trained, profiles: Profiles, cells: Cells, *, private: bool, batch_size: int | None = None
 ) -> dict[str, Evidence]:
     """Evidence of aligned cells by modality; ``private`` leaves out the latents that were fitted across modalities."""
-    model: Any = trained.model
-    found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in cells.modalities}
-    for batch in trained.batches(cells, batch_size):
-        for name, blocks in found.items():
-            index = model.names.index(name)
-            latent, amounts, _, _ = model.paths[name](batch.tokens[name], Visible(batch.present[name]))
-            context = (amounts.clamp_min(1).log() - model.context_mean[index]) / model.context_sd[index]
-            first = model.components if private else 0
-            blocks.append(torch.cat([context, latent[:, first:]], dim=1).cpu().numpy())
+    names = cells.modalities
+    found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
+    for read in trained.each(cells, partial(_read, names=names, private=private), batch_size):
+        for name, block in zip(names, read, strict=True):
+            found[name].append(block)
     whole = {name: np.concatenate(blocks) for name, blocks in found.items()}
     return {name: Evidence(both[:, 2:], both[:, :2], profiles.scores(cells, name)) for name, both in whole.items()}
+
+
+def _read(trained: Trained, batch: Batch, *, names: tuple[str, ...], private: bool) -> list[NDArray[np.float32]]:
+    """Context and latents of a minibatch, side by side, for each modality."""
+    model: Any = trained.model
+    blocks = []
+    for name in names:
+        index = model.names.index(name)
+        latent, amounts, _, _ = model.paths[name](batch.tokens[name], Visible(batch.present[name]))
+        context = (amounts.clamp_min(1).log() - model.context_mean[index]) / model.context_sd[index]
+        first = model.components if private else 0
+        blocks.append(torch.cat([context, latent[:, first:]], dim=1).cpu().numpy())
+    return blocks
 
 
 class Probe:

@@ -1,15 +1,18 @@
 """A trained cell model with its vocabularies, ready for tasks.
 
-Cells of any file are first put into the model's feature space by name; what was found is in their report.
+Cells of any file are first put into the model's feature space by name; what was found is in their report. Passes over
+cells (``each``) are shared by the processes there are (``together``); a task reads the same with one or with several.
 Leaves out: training (``recipes``), writing results (``tasks.write``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import functools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -23,8 +26,13 @@ from syncyte.modalities import Tokenizer, modalities
 from syncyte.models.assemble import CellSpec, empty_model
 from syncyte.models.cell import CellModel
 from syncyte.train.checkpoint import Checkpoint, load_checkpoint, load_weights
-from syncyte.train.distributed import resolve_device
+from syncyte.train.crew import Crew
+from syncyte.train.distributed import resolve_device, start_worker
 from syncyte.types import Batch
+
+MINIBATCH = 512  # cells
+T = TypeVar("T")
+Compute = Callable[["Trained", Batch], T]
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,8 @@ class Trained:
         Where it computes.
     card, metrics
         Summary and numbers of the training.
+    crew
+        The processes that share the passes over cells; None where this one works alone.
     """
 
     path: Path
@@ -60,6 +70,7 @@ class Trained:
     device: torch.device
     card: dict[str, Any]
     metrics: dict[str, Any]
+    crew: Crew | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -90,8 +101,26 @@ class Trained:
 
     def batches(self, cells: Cells, batch_size: int | None = None) -> Iterator[Batch]:
         """Minibatches of aligned cells, in their order, on the model's device."""
-        for batch in predict_batches(cells, self.tokenizers, batch_size or 512):
+        for batch in predict_batches(cells, self.tokenizers, batch_size or MINIBATCH):
             yield batch.to(self.device)
+
+    def each(self, cells: Cells, compute: Compute[T], batch_size: int | None = None) -> Iterator[T]:
+        """Give ``compute(trained, minibatch)`` of every minibatch of aligned cells, in their order.
+
+        Several processes share the minibatches, so ``compute`` must pickle (a function of a module, or a ``partial``
+        of one) and give arrays in the computer's memory.
+        """
+        size = batch_size or MINIBATCH
+        if self.crew is None:
+            return self._share(cells, compute, size, 0, 1)
+        bare = replace(cells, obs=cells.obs[[]].reset_index(drop=True), report={})  # all that a pass needs
+        own = self._share(cells, compute, size, 0, self.crew.world)
+        return self.crew.deal((bare, compute, size), -(-len(cells) // size), own)
+
+    @torch.inference_mode()
+    def _share(self, cells: Cells, compute: Compute[T], size: int, rank: int, world: int) -> Iterator[T]:
+        for batch in predict_batches(cells, self.tokenizers, size, rank=rank, world=world):
+            yield compute(self, batch.to(self.device))
 
     def provenance(self, cells: Cells, **settings: Any) -> dict[str, Any]:
         """What a result should say about where it comes from."""
@@ -108,6 +137,48 @@ class Trained:
             "settings": settings,
             "coverage": cells.report,
         }
+
+
+def together(run: str | Path | Trained, device: str, work: Callable[[Trained], T]) -> T:
+    """Give ``work(trained)``, in every process that ``torchrun`` started.
+
+    The first process does the work; the others lend a hand in its passes over cells and are given the result.
+
+    Parameters
+    ----------
+    run
+        RUN folder, or a run that is loaded.
+    device
+        Where to compute, see ``start_worker``.
+    work
+        What is to be done; it writes and prints as if alone.
+
+    Raises
+    ------
+    Dismissed
+        In the others, where the first process fails.
+    """
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if isinstance(run, Trained) and (alone or run.crew is not None):
+        return work(run)
+    if alone:
+        return work(load_trained(run, device))  # type: ignore[arg-type]
+    worker = start_worker(device)
+    crew = Crew(worker)
+    trained, problem = None, None
+    try:
+        trained = run if isinstance(run, Trained) else from_checkpoint(load_checkpoint(run), worker.device)
+    except Exception as error:
+        problem = error
+    crew.agree(problem)
+    assert trained is not None
+    if crew.rank:
+        return crew.serve(functools.partial(_perform, trained))
+    return crew.lead(functools.partial(work, replace(trained, crew=crew)))
+
+
+def _perform(trained: Trained, job: tuple[Cells, Compute[Any], int], rank: int, world: int) -> Iterator[Any]:
+    return trained._share(*job, rank, world)
 
 
 def load_trained(run: str | Path, device: str = "auto") -> Trained:

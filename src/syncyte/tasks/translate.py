@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-import torch
 from numpy.typing import NDArray
 
 from syncyte.data.cells import Cells
@@ -23,7 +24,7 @@ from syncyte.models.cell import everything
 from syncyte.tasks.result import Layer, Result
 from syncyte.tasks.trained import Trained
 from syncyte.tasks.write import PredictionWriter
-from syncyte.types import json_ready
+from syncyte.types import Batch, json_ready
 
 MOST_BYTES = 4e9  # a larger dense prediction asks for --features or --min-prob
 MOST_ENTRIES = 32e6  # of one block
@@ -71,7 +72,6 @@ def choose_features(
     return columns.astype(np.int64), var.iloc[columns]
 
 
-@torch.inference_mode()
 def predictions(
     trained: Trained,
     cells: Cells,
@@ -79,18 +79,35 @@ def predictions(
     *,
     columns: NDArray[np.int64] | None = None,
     min_prob: float | None = None,
+    residual: bool = True,
     batch_size: int | None = None,
 ) -> Iterator[Block]:
-    """Predicted blocks of aligned source cells, in order; sparse where values below ``min_prob`` are dropped."""
+    """Predicted blocks of aligned source cells, in order; sparse where values below ``min_prob`` are dropped.
+
+    Without ``residual`` they are those of the linear path alone.
+    """
     width = len(trained.vocabularies[target])
     size = batch_size or int(np.clip(MOST_ENTRIES // width, 8, 512))
-    for batch in trained.batches(cells, size):
-        encoded = trained.model.encode(batch.tokens, everything(batch))
-        block = trained.model.predict(encoded, target).float().cpu().numpy()
-        block = block if columns is None else block[:, columns]
-        if min_prob is not None:
-            block = sp.csr_matrix(np.where(block >= min_prob, block, 0).astype(np.float32))
-        yield block
+    compute = partial(_block, target=target, columns=columns, min_prob=min_prob, residual=residual)
+    return trained.each(cells, compute, size)
+
+
+def _block(
+    trained: Trained,
+    batch: Batch,
+    *,
+    target: str,
+    columns: NDArray[np.int64] | None,
+    min_prob: float | None,
+    residual: bool,
+) -> Block:
+    encoded = trained.model.encode(batch.tokens, everything(batch))
+    encoded = encoded if residual else replace(encoded, latent=encoded.base)
+    block = trained.model.predict(encoded, target).float().cpu().numpy()
+    block = block if columns is None else block[:, columns]
+    if min_prob is None:
+        return block
+    return sp.csr_matrix(np.where(block >= min_prob, block, 0).astype(np.float32))
 
 
 def translate_cells(

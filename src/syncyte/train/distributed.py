@@ -9,18 +9,17 @@ Every node must see the RUN folder. Left out: sharded weights (FSDP) and startin
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import nn
 
-from syncyte.errors import ConfigError, DataError
-from syncyte.types import Batch
+from syncyte.errors import ConfigError
 
 BF16_MIN_WIDTH = 256  # narrower layers spend their time on other things than the matrix product
 BF16_MIN_GAIN = 1.3
@@ -112,7 +111,8 @@ class Lightning:
         # an objective uses part of the model only, so some parameters get no gradient in some steps
         strategy = DDPStrategy(find_unused_parameters=True) if several else "auto"
         self.fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy)
-        self.fabric.launch()
+        with _without_banner():
+            self.fabric.launch()
         self.rank = self.fabric.global_rank
         self.world = self.fabric.world_size
         self.device = self.fabric.device
@@ -150,6 +150,18 @@ class Lightning:
         self.fabric.barrier()
 
 
+@contextmanager
+def _without_banner() -> Iterator[None]:
+    """Keep lightning from greeting on standard error, which is for errors."""
+    loggers = [logging.getLogger(name) for name in ("lightning.fabric", "lightning.pytorch")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
 def start_worker(device: str = "auto") -> Worker:
     """Join the processes that ``torchrun`` started, or work alone.
 
@@ -172,19 +184,24 @@ def start_worker(device: str = "auto") -> Worker:
 
 
 def resolve_device(device: str = "auto") -> tuple[str, int]:
-    """Kind and number of a device that exists, from what the user wrote; see ``start_worker``."""
+    """Kind and number of a device that exists, from what the user wrote; see ``start_worker``.
+
+    Of several processes each takes the GPU of its number, where none is named.
+    """
     kind, separator, number = device.strip().lower().partition(":")
     kind = {"gpu": "cuda"}.get(kind, kind)
     gpus = torch.cuda.device_count() if kind in ("auto", "cuda") else 0
+    own = int(os.environ.get("LOCAL_RANK", "0")) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0
     if kind == "auto":
-        return ("cuda", 0) if gpus else ("cpu", 0)
+        return ("cuda", own % gpus) if gpus else ("cpu", 0)
     if kind not in ("cpu", "cuda", "mps") or (separator and not number.isdigit()):
         raise ConfigError(f"Unknown device {device!r}. Choose auto, cpu, cuda, cuda:NUMBER or mps.")
-    if kind == "cuda" and int(number or 0) >= gpus:
+    place = int(number or own)
+    if kind == "cuda" and place >= gpus:
         raise ConfigError(f"Device {device!r} was asked for, but torch sees {gpus} CUDA GPU(s). Use auto or cpu.")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("Device 'mps' was asked for, but torch sees no Apple GPU. Use auto or cpu.")
-    return kind, int(number or 0)
+    return kind, place if kind == "cuda" else int(number or 0)
 
 
 def choose_precision(asked: str, module: nn.Module, worker: Worker) -> str:
@@ -217,55 +234,3 @@ def bf16_gain(device: str, width: int) -> float:
             trials.append(time.perf_counter() - begin)
         seconds[dtype] = min(trials[2:])
     return seconds[torch.float32] / seconds[torch.bfloat16]
-
-
-def predict(
-    model: nn.Module,
-    make_batches: Callable[[int, int], Iterable[Batch]],
-    compute: Callable[[nn.Module, Batch], Mapping[str, torch.Tensor]],
-    worker: Worker,
-) -> tuple[np.ndarray, dict[str, np.ndarray]] | None:
-    """Predictions of all cells in the order of their rows, whatever the number of processes.
-
-    Parameters
-    ----------
-    model
-        Moved to the worker's device and set to evaluation.
-    make_batches
-        ``(rank, world) -> minibatches``; together the processes must cover every cell, a cell given twice counts once.
-    compute
-        ``(model, batch) -> arrays by name``, each with a row for every cell of the minibatch.
-    worker
-        This process.
-
-    Returns
-    -------
-    ``(rows, arrays)`` in the first process, ``rows`` (n,) ascending and every array ``(n, ...)``; None in the others.
-
-    Raises
-    ------
-    DataError
-        If ``compute`` gives another number of rows than the minibatch has.
-    """
-    model.to(worker.device).eval()
-    rows: list[np.ndarray] = []
-    pieces: dict[str, list[np.ndarray]] = {}
-    with torch.inference_mode():
-        for batch in make_batches(worker.rank, worker.world):
-            rows.append(batch.rows.cpu().numpy())
-            for name, tensor in compute(model, batch.to(worker.device)).items():
-                if tensor.shape[0] != len(batch):
-                    raise DataError(
-                        f"Prediction {name!r} has {tensor.shape[0]} rows for a minibatch of {len(batch)} cells."
-                    )
-                array = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-                pieces.setdefault(name, []).append(array.cpu().numpy())
-    own = (rows, pieces)
-    gathered = worker.gather(own)
-    if worker.rank != 0:
-        return None
-    every = [row for part, _ in gathered for row in part]
-    order, first = np.unique(np.concatenate(every) if every else np.empty(0, np.int64), return_index=True)
-    names = dict.fromkeys(name for _, part in gathered for name in part)
-    arrays = {name: np.concatenate([a for _, part in gathered for a in part.get(name, [])])[first] for name in names}
-    return order, arrays
