@@ -22,8 +22,9 @@ import numpy as np
 import pandas as pd
 
 from syncyte.errors import GenomeError
-from syncyte.genome.coordinates import merge_overlaps, region_table
+from syncyte.genome.coordinates import merge_overlaps
 from syncyte.genome.genes import canonical_names, strip_version
+from syncyte.genome.index import save_regions
 from syncyte.genome.tables import opened, read_aliases, read_bed, read_chrom_sizes, read_gene_table, read_gtf
 
 GENES, ALIASES, SIZES, REGIONS = "genes.tsv.gz", "aliases.tsv.gz", "chrom_sizes.tsv", "regions.npy"
@@ -64,8 +65,7 @@ def write_contents(folder: Path, paths: Mapping[str, Path], bins: int | None) ->
     if "regions" in paths or bins is not None:
         regions = _bins(sizes or {}, bins) if bins is not None else _regions(paths["regions"], sizes, notes)
         chroms = regions["chrom"].cat.categories.tolist()
-        rows = np.column_stack([regions["chrom"].cat.codes, regions["start"], regions["end"]]).astype(np.int32)
-        np.save(folder / REGIONS, rows, allow_pickle=False)
+        save_regions(folder / REGIONS, regions)
         counts["regions"] = len(regions)
     chain = _copy_chain(folder, paths["chain"]) if "chain" in paths else None
     return {"counts": counts, "notes": notes, "region_chroms": chroms, "chain": chain}
@@ -113,9 +113,9 @@ def _bins(sizes: Mapping[str, int], width: int) -> pd.DataFrame:
     chroms = [name for name in sizes if name != "chrM"]
     starts = [np.arange(0, sizes[name], width, dtype=np.int64) for name in chroms]
     ends = [np.minimum(start + width, sizes[name]) for name, start in zip(chroms, starts)]
-    return region_table(
-        np.repeat(chroms, [len(start) for start in starts]), np.concatenate(starts), np.concatenate(ends)
-    )
+    codes = np.repeat(np.arange(len(chroms)), [len(start) for start in starts])
+    chrom = pd.Categorical.from_codes(codes, categories=chroms)  # sizes are in genome order
+    return pd.DataFrame({"chrom": chrom, "start": np.concatenate(starts), "end": np.concatenate(ends)})
 
 
 def _regions(path: Path, sizes: Mapping[str, int] | None, notes: list[str]) -> pd.DataFrame:

@@ -1,8 +1,8 @@
 """A reference: one folder with the genes, regions and chromosomes that data are mapped to, and a hash over it.
 
 The folder holds ``manifest.json`` and, as far as it was given them, ``genes.tsv.gz``, ``aliases.tsv.gz``,
-``chrom_sizes.tsv``, ``regions.npy`` (``(r, 3)`` int32: chromosome, start, end; sorted, disjoint, memory-mapped) and the
-chain file. It is written whole or not at all, and the same sources give the same hash.
+``chrom_sizes.tsv``, ``regions.npy`` (``(r, 3)`` int32: chromosome, start, end, column after column; sorted, disjoint,
+memory-mapped) and the chain file. It is written whole or not at all, and the same sources give the same hash.
 
 Leaves out how the files are read (``tables``), and using them (``genes``, ``regions``).
 """
@@ -26,6 +26,7 @@ from syncyte.errors import GenomeError, unknown
 from syncyte.genome.contents import ALIASES, GENES, REGIONS, SIZES, check_request, digest, hash_of, write_contents
 from syncyte.genome.coordinates import region_table
 from syncyte.genome.download import SOURCES, Fetch, fetch_parts, now
+from syncyte.genome.index import RegionIndex
 from syncyte.genome.tables import read_chrom_sizes
 
 __all__ = ["SOURCES", "Reference", "build_reference", "download_reference"]
@@ -119,11 +120,14 @@ class Reference:
     @cached_property
     def regions(self) -> pd.DataFrame | None:
         """``(r, 3)`` regions, disjoint and in genome order."""
+        return None if self.index is None else self.index.table()
+
+    @cached_property
+    def index(self) -> RegionIndex | None:
+        """The regions as sorted arrays that stay on disk until touched."""
         if REGIONS not in self.manifest["contents"]:
             return None
-        rows = np.load(self.path / REGIONS, mmap_mode="r", allow_pickle=False)
-        chrom = pd.Categorical.from_codes(rows[:, 0], categories=self.manifest["region_chroms"])
-        return pd.DataFrame({"chrom": chrom, "start": rows[:, 1].astype(np.int64), "end": rows[:, 2].astype(np.int64)})
+        return RegionIndex.load(self.path / REGIONS, self.manifest["region_chroms"])
 
     @cached_property
     def chrom_sizes(self) -> dict[str, int] | None:
