@@ -7,9 +7,13 @@ where it is used.
 
 from __future__ import annotations
 
+from typing import Any
+
+import numba
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+njit: Any = numba.njit
 
 
 @njit(cache=True, nogil=True)
