@@ -108,7 +108,7 @@ def read_chain(path: Path) -> Chain:
 
 
 def _parse(path: Path) -> tuple[list[tuple[Any, ...]], list[tuple[int, int, int]]]:
-    """Heads and blocks; a head is both chromosomes, source start and end, target length, turned, its place, first block."""
+    """Heads (both chromosomes, source start, end, target length, turned, target start, end, first block) and blocks."""
     heads: list[tuple[Any, ...]] = []
     blocks: list[tuple[int, int, int]] = []
     with opened(path) as stream:

@@ -2,10 +2,10 @@
 
 The procedure of Corces et al. (Science 2018), which ArchR follows too. Every peak becomes ``width`` bp around its
 summit (narrowPeak) or its middle. Its score becomes its rank among the peaks of its file, from just above 0 to 1, so
-that files with scores of different kinds and numbers of peaks count alike. Then, over all files: the peak of the highest score
-stays and every peak that overlaps it goes; the next best of those left stays, and so on. The result is disjoint, all
-of one width, in genome order, and does not depend on the order of the files (equal scores: the lower place first).
-Unlike merging, it makes no chains of peaks.
+that files with scores of different kinds and numbers of peaks count alike. Then, over all files: the peak of the
+highest score stays and every peak that overlaps it goes; the next best of those left stays, and so on. The result is
+disjoint, all of one width, in genome order, and does not depend on the order of the files (equal scores: the lower
+place first). Unlike merging, it makes no chains of peaks.
 
 Scores: narrowPeak, the first of q-value, p-value and signal that is given; BED, its fifth column where it holds
 different numbers; ``.h5ad``, the sum of the counts in X; else all peaks of a file are equal. Peaks on chromosomes
