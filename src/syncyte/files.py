@@ -133,16 +133,13 @@ def harmonise(
     reference
         Reference folder. Regions become all of its regions, whatever a file's peaks.
     out
-        Store to make. Parts stay in ``OUT.parts``; cells with fewer than 100 open regions are named in
-        ``OUT.few_regions.tsv``.
+        Store to make. Parts stay in ``OUT.parts``, names of cells with few open regions in ``OUT.few_regions.tsv``.
     chain
         Chain file from the build of the peaks to that of the reference.
     rule
         ``largest``, ``any`` or ``fraction``: how the counts of a peak go to the regions it overlaps.
-    workers
-        Processes of this machine, where no ``executor`` is given.
-    executor
-        Anything with ``submit`` as in ``concurrent.futures``, a ``dask.distributed`` client included.
+    workers, executor
+        Processes of this machine, or anything with ``submit`` as in ``concurrent.futures``, a dask client included.
     skip_failed
         Write the store without the files that failed; else one failure means no store.
     force
@@ -152,19 +149,13 @@ def harmonise(
     -------
     Gathered
         ``path``, ``report`` (each file's coverage in ``report["files"]``), ``made``, ``kept``, ``failed``, ``few``.
-
-    Raises
-    ------
-    DataError, GenomeError
-        Saying what was found, what was expected and what to do; of files that failed, each with its error.
     """
     from syncyte.data.gather import Options, gather
     from syncyte.data.place import How
     from syncyte.modalities import all_schemas
 
-    listed = list(files) if isinstance(files, list | tuple) else [files]
     return gather(
-        [Path(path).expanduser() for path in listed],
+        [Path(path).expanduser() for path in (files if isinstance(files, list | tuple) else [files])],
         schemas=all_schemas(),
         reference=Path(reference),
         out=Path(out).expanduser(),

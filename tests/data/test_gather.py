@@ -77,7 +77,7 @@ def expected(adata: AnnData, reference: Reference, rule: str = "largest") -> np.
 
 @pytest.mark.parametrize("rule", ["largest", "any"])
 def test_files_with_different_peaks_meet_on_the_reference(reference: Reference, tmp_path: Path, rule: str):
-    first, second = atac(names(9, "a"), 1), atac(names(7, "b"), 2, 150, spelled="{}_{}_{}")
+    first, second = atac(names(9, "a"), 1), atac(names(7, "b"), 2, 90, spelled="{}_{}_{}")
     done = run(saved(tmp_path, first=first, second=second), reference, tmp_path / "store", How(rule))
     cells = open_store(done.path, verify=True)
     part = cells.parts["atac"]

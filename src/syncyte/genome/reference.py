@@ -165,8 +165,6 @@ def build_reference(
 
     Parameters
     ----------
-    out
-        Folder to make.
     gtf, genes
         A GTF, or a table or BED of genes or transcription starts; one of them.
     regions, bins, peaks
@@ -188,13 +186,11 @@ def build_reference(
 
     Raises
     ------
-    GenomeError
-        If there is nothing to build from, or a file is damaged, malformed or contradicts another.
-    DataError
-        If ``out`` exists or cannot be written.
+    GenomeError, DataError
+        If a file is damaged, malformed or contradicts another; if ``out`` exists or cannot be written.
     """
     given = {"gtf": gtf, "genes": genes, "regions": regions, "chrom_sizes": chrom_sizes, "aliases": aliases}
-    paths = {role: Path(path).expanduser() for role, path in {**given, "chain": chain}.items() if path is not None}
+    paths = {role: Path(path).expanduser() for role, path in (given | {"chain": chain}).items() if path is not None}
     made = Made(bins, tuple(Path(path).expanduser() for path in peaks), width)
     check_request(paths, made)
     final = Path(out).expanduser()
