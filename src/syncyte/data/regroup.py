@@ -9,8 +9,8 @@ Column ``i`` goes to ``target[pointer[i]:pointer[i + 1]]``; none is dropped, one
   ``whole=False`` gives the fractions themselves, which no store of raw counts takes.
 
 One pass over the entries, in threads over blocks of rows, straight into the output. Where targets ascend with the
-columns, from end to end or chromosome by chromosome, equal ones are neighbours and are merged on the way; else sums are
-made in a row as wide as the target space. Leaves out where such tables come from (``genome.overlap``) and reading
+columns, from end to end or chromosome by chromosome, equal ones are neighbours and are merged on the way; else each
+row is sorted. Leaves out where such tables come from (``genome.overlap``) and reading
 (``data.cells``).
 """
 
@@ -164,7 +164,7 @@ class Regroup:
 
     def _loop(self, indptr: Any, indices: Any, data: Any, length: Any, out_indices: Any, out_data: Any) -> Any:
         """The loop for this table, as a function of first row, last row and start in the output."""
-        from syncyte.data.regroup_kernels import move, move_parts, scatter
+        from syncyte.data.regroup_kernels import move, move_parts, sort_rows
 
         source, out = (indptr, indices, data), (length, out_indices, out_data)
         table: tuple[Any, ...] = (self.pointer, self.target)
@@ -173,11 +173,15 @@ class Regroup:
         if self.runs is not None and self.whole and self.bases is not None:
             table += (self.bases,)
             return lambda first, last, start: move_parts(*source, self.runs, *table, first, last, start, *out)
-        table += (np.empty(0, dtype=np.int32) if self.bases is None else self.bases, self.whole)
-        kind = np.float32 if data is None else out_data.dtype
+        split = self.bases is not None and data is not None
+        table += (self.bases if split else np.empty(0, dtype=np.int32), self.whole)
+        longest = int(np.diff(indptr).max(initial=0)) * int(np.diff(self.pointer).max(initial=1))
+        passes = -(-max(1, (self.width - 1).bit_length()) // 11)
+        kind = np.float32 if out_data is None else out_data.dtype
 
         def run(first: int, last: int, start: int) -> int:
-            return scatter(*source, *table, np.zeros(self.width, dtype=kind), first, last, start, *out)
+            sums = np.zeros((2, max(1, longest)), dtype=kind)
+            return sort_rows(*source, *table, sums, passes, first, last, start, *out)
 
         return run
 

@@ -16,33 +16,30 @@ import numpy as np
 njit: Any = numba.njit
 
 
-@njit(cache=True, nogil=True)
-def split(value, bases, shares):
+@njit(cache=True, nogil=True, inline="always")
+def split(value, bases, low, high, shares):
     """Largest-remainder rounding: whole parts of ``value`` in proportion to ``bases``, the first of equals first.
 
     ``value * base`` must stay below 2 ** 63, which counts below 2 ** 32 and intervals below 2 ** 31 bp do.
     """
+    best, total, left = low, np.int64(0), value
+    for at in range(low, high):
+        shares[at - low] = 0
+        total += bases[at]
+        best = at if bases[at] > bases[best] else best
     if value == 1:  # nearly all counts: to the first of the largest
-        best = 0
-        for j in range(len(bases)):
-            shares[j] = 0
-            best = j if bases[j] > bases[best] else best
-        shares[best] = 1
-        return
-    total = np.int64(0)
-    for base in bases:
-        total += base
-    left = value
-    for j in range(len(bases)):
-        shares[j] = value * bases[j] // total
-        left -= shares[j]
-    for _ in range(left):
-        best, largest = 0, np.int64(-1)
-        for j in range(len(bases)):
-            remainder = value * bases[j] - shares[j] * total
-            if remainder > largest:
-                best, largest = j, remainder
-        shares[best] += 1  # its remainder is negative from here on: no part is rounded up twice
+        shares[best - low] = 1
+    else:
+        for at in range(low, high):
+            shares[at - low] = value * bases[at] // total
+            left -= shares[at - low]
+        for _ in range(left):
+            best, largest = low, np.int64(-1)
+            for at in range(low, high):
+                remainder = value * bases[at] - shares[at - low] * total
+                if remainder > largest:
+                    best, largest = at, remainder
+            shares[best - low] += 1  # its remainder is negative from here on: no part is rounded up twice
 
 
 @njit(cache=True, nogil=True)
@@ -117,7 +114,7 @@ def move_parts(indptr, indices, data, runs, pointer, target, bases, first, last,
                 if high - low == 1:
                     shares[0] = np.int64(data[entry])
                 elif high > low:
-                    split(np.int64(data[entry]), bases[low:high], shares)
+                    split(np.int64(data[entry]), bases, low, high, shares)
                 for at in range(low, high):
                     share = shares[at - low]
                     if share == 0:
@@ -142,81 +139,99 @@ def most(pointer):
     return found
 
 
-@njit(cache=True, nogil=True)
-def scatter(
-    indptr, indices, data, pointer, target, bases, whole, sums, first, last, place, length, out_indices, out_data
-):
-    """Any table: sums in a row as wide as the target space, read out in order from a bitmap of what was reached.
+@njit(cache=True, nogil=True, inline="always")
+def expand(column, value, pointer, target, bases, whole, shares, keys, sums, count):
+    """Write one column's targets and what each gets behind ``count`` others; how many there are then.
 
-    With ``bases`` a count is split over its targets, rounded to whole counts where ``whole``. ``sums`` are zeros, as
-    many as columns, and zeros again in the end.
+    Arrays are passed whole here and below: a slice costs more than the work on it.
+    """
+    low, high = pointer[column], pointer[column + 1]
+    parted = len(bases) > 0 and high - low > 1
+    total = np.int64(0)
+    if parted and whole:
+        split(np.int64(value), bases, low, high, shares)
+    elif parted:
+        for at in range(low, high):
+            total += bases[at]
+    for at in range(low, high):
+        if parted and whole and shares[at - low] == 0:
+            continue
+        keys[0, count] = target[at]
+        sums[0, count] = value
+        if parted:
+            sums[0, count] = shares[at - low] if whole else value * (bases[at] / total)
+        count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def radix(keys, sums, count, passes, buckets):
+    """Sort the first ``count`` of ``keys[0]`` and their ``sums[0]``, 11 bits at a time; which half holds the result."""
+    now = 0
+    for turn in range(passes):
+        shift = 11 * turn
+        buckets[:] = 0
+        for i in range(count):
+            buckets[(keys[now, i] >> shift) & 2047] += 1
+        place = 0
+        for bucket in range(len(buckets)):
+            size = buckets[bucket]
+            buckets[bucket] = place
+            place += size
+        for i in range(count):
+            bucket = (keys[now, i] >> shift) & 2047
+            to = buckets[bucket]
+            buckets[bucket] = to + 1
+            keys[1 - now, to] = keys[now, i]
+            sums[1 - now, to] = sums[now, i]
+        now = 1 - now
+    return now
+
+
+@njit(cache=True, nogil=True)
+def sort_rows(
+    indptr,
+    indices,
+    data,
+    pointer,
+    target,
+    bases,
+    whole,
+    sums,
+    passes,
+    first,
+    last,
+    place,
+    length,
+    out_indices,
+    out_data,
+):
+    """Any table: a row's targets are written out, sorted by radix, and equal ones are merged.
+
+    With ``bases`` a count is split over its targets, rounded to whole counts where ``whole``. ``sums`` (2, longest) is
+    room for what the targets of one row get, ``passes`` of 11 bits cover the columns of the new space.
     """
     shares = np.zeros(most(pointer), dtype=np.int64)
-    words = np.zeros((len(sums) >> 6) + 1, dtype=np.uint64)
-    groups = np.zeros((len(words) >> 6) + 1, dtype=np.uint64)
-    one = np.uint64(1)
+    keys = np.zeros(sums.shape, dtype=np.int32)
+    buckets = np.zeros(2048, dtype=np.int64)
     for row in range(first, last):
-        begin = place
+        begin, count = place, 0
         for entry in range(indptr[row], indptr[row + 1]):
-            column = indices[entry]
-            low, high = pointer[column], pointer[column + 1]
-            if data is not None and len(bases):
-                total = np.int64(0)
-                for base in bases[low:high]:
-                    total += base
-                if whole and high - low > 1:
-                    split(np.int64(data[entry]), bases[low:high], shares)
-            for at in range(low, high):
+            value = data[entry] if data is not None else sums[0, 0]
+            count = expand(indices[entry], value, pointer, target, bases, whole, shares, keys, sums, count)
+        now = radix(keys, sums, count, passes, buckets)
+        latest = np.int32(-1)
+        for i in range(count):
+            if keys[now, i] == latest:
                 if data is not None:
-                    value = data[entry]
-                    if len(bases) and high - low > 1:
-                        value = shares[at - low] if whole else data[entry] * (bases[at] / total)
-                        if value == 0:
-                            continue
-                    sums[target[at]] += value
-                word = target[at] >> 6
-                words[word] |= one << np.uint64(target[at] & 63)
-                groups[word >> 6] |= one << np.uint64(word & 63)
-        for group in range(len(groups)):
-            if not groups[group]:
+                    out_data[place - 1] += sums[now, i]
                 continue
-            for word in range(group << 6, min((group + 1) << 6, len(words))):
-                bits, base = words[word], word << 6
-                while bits:
-                    reached = base + trailing(bits)
-                    bits &= bits - one
-                    out_indices[place] = reached
-                    if data is not None:
-                        out_data[place] = sums[reached]
-                        sums[reached] = 0
-                    place += 1
-                words[word] = 0
-            groups[group] = 0
+            out_indices[place] = latest = keys[now, i]
+            if data is not None:
+                out_data[place] = sums[now, i]
+            place += 1
         length[row] = place - begin
     return place
-
-
-@njit(cache=True, nogil=True, inline="always")
-def trailing(bits):
-    """Number of the lowest set bit."""
-    lowest = bits & (~bits + np.uint64(1))
-    count = 0
-    if lowest >> np.uint64(32):
-        lowest >>= np.uint64(32)
-        count += 32
-    if lowest >> np.uint64(16):
-        lowest >>= np.uint64(16)
-        count += 16
-    if lowest >> np.uint64(8):
-        lowest >>= np.uint64(8)
-        count += 8
-    if lowest >> np.uint64(4):
-        lowest >>= np.uint64(4)
-        count += 4
-    if lowest >> np.uint64(2):
-        lowest >>= np.uint64(2)
-        count += 2
-    return count + np.int64(lowest >> np.uint64(1))
 
 
 @njit(cache=True, nogil=True)
