@@ -256,9 +256,10 @@ def main() -> None:
         "",
         f"{len(index):,} bins of {options.bins:,} bp (built in {build:.1f} s, opened in {seconds * 1e3:.0f} ms, every "
         f"byte checked), {options.peaks:,} peaks of 500 bp, {options.cells:,} cells, {counts.nnz / 1e6:.1f} M counts. "
-        f"Medians of {options.rounds} alternations; ratios are times of the peer over ours. {os.cpu_count()} cores, load "
-        f"{os.getloadavg()[1]:.1f} over the last five minutes: other work may have shared the machine. scipy's result is "
-        "not sorted, ours is. Answers are equal. Extra memory is the peak above what was there before, with 2 threads.",
+        f"Medians of {options.rounds} alternations; ratios are times of the peer over ours. {os.cpu_count()} cores, "
+        f"load {os.getloadavg()[1]:.1f} over the last five minutes: other work may have shared the machine. scipy's "
+        "result is not sorted, ours is. Answers are equal. Extra memory is the peak above what there was, with 2 "
+        "threads.",
         "",
         *lines,
         "",
