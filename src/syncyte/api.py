@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from syncyte.files import check_out, convert, inspect_data, open_data, read, write_store
+from syncyte.files import check_out, convert, harmonise, inspect_data, open_data, read, write_store
 
 if TYPE_CHECKING:
     from syncyte.data.cells import Cells
@@ -26,6 +26,7 @@ __all__ = [
     "convert",
     "embed",
     "evaluate",
+    "harmonise",
     "inspect_data",
     "integrate",
     "load",

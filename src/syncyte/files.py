@@ -1,10 +1,13 @@
-"""Verbs about files: read, inspect, store, convert; and what every verb shares in opening data.
+"""Verbs about files: read, inspect, harmonise, store, convert; and what every verb shares in opening data.
 
 Leaves out: models. ``api`` hands these on beside its own verbs.
 """
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from syncyte.data.cells import Cells
+    from syncyte.data.gather import Executor, Gathered
 
 
 def open_data(
@@ -100,6 +104,90 @@ def write_store(
     del quiet
     cells = open_data(data, modality, genome, layer, force)
     return write(cells, Path(out), shard_cells=shard_cells, seed=seed, overwrite=overwrite)
+
+
+def harmonise(
+    files: Any,
+    *,
+    reference: str | Path,
+    out: str | Path,
+    chain: str | Path | None = None,
+    rule: str = "largest",
+    workers: int = 1,
+    executor: Executor | None = None,
+    skip_failed: bool = False,
+    shard_cells: int = 16384,
+    overwrite: bool = False,
+    seed: int = 0,
+    modality: str | None = None,
+    layer: str | None = None,
+    force: bool = False,
+    quiet: bool = False,
+) -> Gathered:
+    """Put many files on one reference and join them in a store; what an earlier call did is not done again.
+
+    Parameters
+    ----------
+    files
+        Paths of files of cells, see ``read``; one task each.
+    reference
+        Reference folder. Regions become all of its regions, whatever a file's peaks.
+    out
+        Store to make. Parts stay in ``OUT.parts``, names of cells with few open regions in ``OUT.few_regions.tsv``.
+    chain
+        Chain file from the build of the peaks to that of the reference.
+    rule
+        ``largest``, ``any`` or ``fraction``: how the counts of a peak go to the regions it overlaps.
+    workers, executor
+        Processes of this machine, or anything with ``submit`` as in ``concurrent.futures``, a dask client included.
+    skip_failed
+        Write the store without the files that failed; else one failure means no store.
+    force
+        Go on where the genome build looks wrong or less than 30 % of peaks or counts lie in regions.
+
+    Returns
+    -------
+    Gathered
+        ``path``, ``report`` (each file's coverage in ``report["files"]``), ``made``, ``kept``, ``failed``, ``few``.
+    """
+    from syncyte.data.gather import Options, gather
+    from syncyte.data.place import How
+    from syncyte.modalities import all_schemas
+
+    return gather(
+        [Path(path).expanduser() for path in (files if isinstance(files, list | tuple) else [files])],
+        schemas=all_schemas(),
+        reference=Path(reference),
+        out=Path(out).expanduser(),
+        how=How(rule, None if chain is None else Path(chain).expanduser(), force),
+        options=Options(modality, layer, skip_failed, overwrite, seed, shard_cells),
+        executor=executor,
+        workers=workers,
+        told=None if quiet else _teller(),
+    )
+
+
+def _teller() -> Callable[[str, int, int, str], None]:
+    """Lines on standard error: every file that is done, every ten seconds of the store, with the time left."""
+    from syncyte.train.progress import LINE_SECONDS, duration
+
+    began: dict[str, float] = {}
+    last = 0.0
+
+    def tell(stage: str, done: int, total: int, what: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        start = began.setdefault(stage, now if stage != "files" else opened)
+        if stage == "store" and now - last < LINE_SECONDS and done < total:
+            return
+        last = now
+        left = duration((now - start) * (total - done) / max(done, 1))
+        said = what if stage == "files" else f"store {done / max(total, 1):.0%}"
+        sys.stderr.write(f"{said}, {left} left\n" if done < total else f"{said}\n")
+        sys.stderr.flush()
+
+    opened = time.monotonic()
+    return tell
 
 
 def convert(

@@ -43,7 +43,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict]]:
 
     for name in ("train", "embed", "integrate", "annotate", "translate", "evaluate"):
         setattr(api, name, verb(name))
-    for name in ("inspect_data", "write_store", "convert"):
+    for name in ("inspect_data", "write_store", "convert", "harmonise"):
         setattr(api, name, verb(name))
     monkeypatch.setitem(sys.modules, "syncyte.api", api)
     monkeypatch.setitem(vars(syncyte), "api", api)
@@ -173,6 +173,21 @@ def test_data_commands(calls):
     ]
 
 
+def test_harmonise(calls, monkeypatch):
+    monkeypatch.setattr("syncyte.cli.data._told", lambda done: ["told"])
+    assert run(*["data", "harmonise", "A.h5ad", "B.h5ad", "--reference", "R", "--out", "S"]) == "told\n"
+    words = "data harmonise A.h5ad --reference R --out S --chain C --rule any --workers 3 --skip-failed --force --quiet"
+    assert run(*words.split()) == ""
+    given = {name: COMMON[name] for name in ("modality", "layer", "force", "seed", "quiet")}
+    given |= {"reference": Path("R"), "out": Path("S"), "chain": None, "rule": "largest", "workers": 1}
+    given |= {"skip_failed": False, "shard_cells": 16384, "overwrite": False}
+    other = {"chain": Path("C"), "rule": "any", "workers": 3, "skip_failed": True, "force": True, "quiet": True}
+    assert calls == [
+        ("harmonise", {**given, "files": [Path("A.h5ad"), Path("B.h5ad")]}),
+        ("harmonise", {**given, **other, "files": Path("A.h5ad")}),
+    ]
+
+
 def test_demo(calls):
     run("demo")
     run("demo", "--data", "A.h5mu", "--out", "mine", "--seed", "2", "--device", "cpu", "--quiet")
@@ -205,9 +220,11 @@ def test_the_signatures_are_those_of_the_verbs():
     """The command line and Python bear the same names and defaults."""
     from syncyte import api
 
-    for name in ("train", "embed", "integrate", "annotate", "translate", "evaluate"):
-        verb = inspect.signature(getattr(api, name)).parameters
+    names = {name: name for name in ("train", "embed", "integrate", "annotate", "translate", "evaluate")}
+    for name, verb_name in {**names, "data harmonise": "harmonise"}.items():
+        verb = inspect.signature(getattr(api, verb_name)).parameters
         command = inspect.signature(every_command()[name]).parameters
+        command = {key: value for key, value in command.items() if key != "device" or key in verb}
         assert set(command) <= set(verb), name
         for key, parameter in command.items():
             if parameter.default is not inspect.Parameter.empty and key not in ("settings", "out", "unclear"):
@@ -218,6 +235,7 @@ def test_documented_command_lines_are_valid(calls, monkeypatch):
     """Every command line in the README and the documentation is accepted as it stands."""
     root = Path(__file__).resolve().parents[2]
     monkeypatch.setattr("syncyte.cli.doctor.examine_torch", lambda: {"error": "not asked here"})
+    monkeypatch.setattr("syncyte.cli.data._told", lambda done: [])
     checked = 0
     for path in (root / "README.md", *sorted((root / "docs").rglob("*.md"))):
         blocks = "\n".join(re.findall(r"^```console\n(.*?)^```", path.read_text(), re.M | re.S))

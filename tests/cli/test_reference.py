@@ -26,7 +26,17 @@ def test_build(monkeypatch):
         "aliases": Path("A"),
         "chain": None,
     }
-    assert made == [((Path("R"),), {**files, "bins": 5000, "name": "hg38", "overwrite": True})]
+    assert made == [
+        ((Path("R"),), {**files, "bins": 5000, "peaks": (), "width": 501, "name": "hg38", "overwrite": True})
+    ]
+
+
+def test_build_from_peaks(monkeypatch):
+    made = []
+    monkeypatch.setattr(reference, "build_reference", lambda *given, **named: made.append(named))
+    words = "reference build --peaks A --peaks B --width 301 --chrom-sizes S --out R"
+    CliRunner().invoke(app, words.split(), catch_exceptions=False)
+    assert (made[0]["peaks"], made[0]["width"]) == ([Path("A"), Path("B")], 301)
 
 
 def test_download(monkeypatch):

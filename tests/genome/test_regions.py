@@ -12,7 +12,6 @@ from syncyte.errors import GenomeError
 from syncyte.genome.coordinates import chromosome_name
 from syncyte.genome.regions import (
     assign_regions,
-    map_regions,
     merge_overlaps,
     merge_region_sets,
     parse_regions,
@@ -134,16 +133,6 @@ def test_the_largest_overlap_wins_and_ties_go_left():
     source = parse_regions(cases)
     assert assign_regions(source, target).tolist() == list(cases.values())
     assert assign_regions(source, target, min_overlap=0.6).tolist() == [1, -1, -1, -1, 3, -1, -1, -1, -1]
-
-
-def test_map_regions_reports_what_is_lost():
-    target = parse_regions(["chr1:0-100", "chr1:100-200", "chr2:0-50"])
-    found = map_regions(parse_regions(["chr2:1-2", "chr9:1-2", "chr1:3-5", "chr1:7-9"]), target)
-    assert found.names.tolist() == ["chr1:0-100", "chr2:0-50"] and found.target.tolist() == [1, -1, 0, 0]
-    assert found.sentence == "3 of 4 peaks mapped to 2 of 3 regions; 1 overlap none and are dropped"
-    assert found.unmapped == ("chr9:1-2",) and found.counts["merged"] == 1
-    whole = map_regions(target, target)
-    assert whole.target.tolist() == [0, 1, 2] and whole.unmapped == ()
 
 
 def test_overlapping_targets_are_refused():

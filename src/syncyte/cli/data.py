@@ -1,16 +1,21 @@
-"""``syncyte data inspect | store | convert``: look at files, and rewrite them in a form that trains faster."""
+"""``syncyte data inspect | harmonise | store | convert``: look at files, put many on one reference, rewrite them."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from syncyte.cli import options
 from syncyte.types import json_ready
 
+if TYPE_CHECKING:
+    from syncyte.data.gather import Gathered
+
+Store = Annotated[Path, typer.Option("--out", metavar="STORE", help="Folder of the store to make.", show_default=False)]
+ShardCells = Annotated[int, typer.Option("--shard-cells", min=1, metavar="N", help="Cells in a shard.")]
 app = typer.Typer(help="Look at files of cells and rewrite them.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -41,12 +46,60 @@ def inspect(
         options.say(found["summary"], quiet)
 
 
+def harmonise(
+    files: options.Data,
+    reference: Annotated[
+        Path, typer.Option("--reference", metavar="REF", help="Reference folder to put all on.", show_default=False)
+    ],
+    out: Store,
+    chain: Annotated[
+        Path | None, typer.Option("--chain", metavar="FILE", help="Chain file that lifts the peaks to its build.")
+    ] = None,
+    rule: Annotated[
+        str, typer.Option("--rule", metavar="NAME", help="Counts of a peak go by: largest, any or fraction overlap.")
+    ] = "largest",
+    workers: Annotated[int, typer.Option("--workers", min=1, metavar="N", help="Processes.")] = 1,
+    skip_failed: Annotated[bool, typer.Option("--skip-failed", help="Go on without files that fail.")] = False,
+    shard_cells: ShardCells = 16384,
+    overwrite: options.Overwrite = False,
+    modality: options.Modality = None,
+    layer: options.Layer = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on where the build looks wrong or little overlaps the reference.")
+    ] = False,
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Put many files, whatever their peaks, on one reference and join them in a store.
+
+    A second call does only what is missing or changed. A file that fails does not stop the others; without
+    --skip-failed no store is written then, and the errors are listed.
+
+    Examples
+    --------
+    syncyte data harmonise one.h5ad two.h5 three.h5mu --reference hg38 --out store --workers 2
+    syncyte data harmonise old.h5ad --reference hg38 --chain hg19ToHg38.over.chain.gz --out store
+    """
+    del device  # nothing is computed on a device
+    done = options.call("harmonise", locals())
+    options.say("\n".join(_told(done)), quiet)
+
+
+def _told(done: Gathered) -> list[str]:
+    """What became of the files, for people."""
+    lines = [f"{name}: {said}" for name, said in done.report["features"].items()]
+    lines += [f"failed, left out: {Path(source).name}: {error}" for source, error in done.failed.items()]
+    if done.few is not None:
+        lines.append(f"Cells with few open regions: {done.few}")
+    way = f"{done.made:,} files read, {done.kept:,} kept from before"
+    return [*lines, f"Wrote {done.path} ({way})", f"Next: syncyte train clm_x {done.path} --out RUN"]
+
+
 def store(
     data: options.Data,
-    out: Annotated[
-        Path, typer.Option("--out", metavar="STORE", help="Folder of the store to make.", show_default=False)
-    ],
-    shard_cells: Annotated[int, typer.Option("--shard-cells", min=1, metavar="N", help="Cells in a shard.")] = 16384,
+    out: Store,
+    shard_cells: ShardCells = 16384,
     overwrite: options.Overwrite = False,
     modality: options.Modality = None,
     genome: options.Genome = None,
@@ -94,5 +147,6 @@ def convert(
 
 
 options.add(app, "inspect", inspect)
+options.add(app, "harmonise", harmonise)
 options.add(app, "store", store)
 options.add(app, "convert", convert)

@@ -17,6 +17,15 @@ app = typer.Typer(
 
 Folder = Annotated[Path, typer.Option("--out", metavar="DIR", help="Reference folder to make.", show_default=False)]
 
+Peaks = Annotated[
+    list[Path] | None,
+    typer.Option("--peaks", metavar="FILE", help="Regions from peaks: narrowPeak, BED, .h5ad (repeat for more)."),
+]
+Bins = Annotated[
+    int | None, typer.Option("--bins", min=1, metavar="N", help="Regions of N bases along the chromosomes instead.")
+]
+Width = Annotated[int, typer.Option("--width", min=1, metavar="N", help="Width in bp of the regions made from peaks.")]
+
 
 def build(
     out: Folder,
@@ -25,9 +34,9 @@ def build(
         Path | None, typer.Option("--genes", metavar="FILE", help="A table or BED of genes instead.")
     ] = None,
     regions: Annotated[Path | None, typer.Option("--regions", metavar="BED", help="Regions, e.g. cCREs.")] = None,
-    bins: Annotated[
-        int | None, typer.Option("--bins", min=1, metavar="N", help="Regions of N bases along the chromosomes instead.")
-    ] = None,
+    bins: Bins = None,
+    peaks: Peaks = None,
+    width: Width = 501,
     chrom_sizes: Annotated[
         Path | None, typer.Option("--chrom-sizes", metavar="FILE", help="Two columns: chromosome, length.")
     ] = None,
@@ -51,6 +60,8 @@ def build(
     --------
     syncyte reference build --gtf genes.gtf.gz --regions ccres.bed --chrom-sizes hg38.sizes --out hg38
     syncyte reference build --gtf genes.gtf.gz --bins 5000 --chrom-sizes hg38.sizes --aliases alias.tsv --out hg38
+    syncyte reference build --bins 2500 --chrom-sizes hg38.sizes --out bins
+    syncyte reference build --peaks a.narrowPeak --peaks b.h5ad --chrom-sizes hg38.sizes --out peaks
     """
     del device, seed  # nothing is drawn or computed
     from syncyte.genome.reference import build_reference
@@ -61,6 +72,8 @@ def build(
         genes=genes,
         regions=regions,
         bins=bins,
+        peaks=peaks or (),
+        width=width,
         chrom_sizes=chrom_sizes,
         aliases=aliases,
         chain=chain,

@@ -17,6 +17,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from syncyte.data.regroup import Regroup
 from syncyte.errors import DataError, unknown
 
 BLOCK = 4096  # rows read at once where a whole pass is made
@@ -60,10 +61,9 @@ class MappedRows:
     width: int
 
     @cached_property
-    def distinct(self) -> bool:
-        """Whether no two columns go to one place, so nothing has to be summed."""
-        used = self.target[self.target >= 0]
-        return len(np.unique(used)) == len(used)
+    def table(self) -> Regroup:
+        """The same as a table of targets."""
+        return Regroup.of(self.target, self.width)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -72,19 +72,24 @@ class MappedRows:
 
     def read(self, rows: NDArray[np.int64]) -> sp.csr_matrix:
         """Rows in the order asked for, columns in the new space."""
-        block = self.rows.read(rows)
-        columns = self.target[block.indices]
-        keep = columns >= 0
-        if self.distinct:
-            kept = np.concatenate([[0], np.cumsum(keep)])[block.indptr]
-            mapped = sp.csr_matrix((block.data[keep], columns[keep], kept), shape=(block.shape[0], self.width))
-            mapped.sort_indices()
-            return mapped
-        owner = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))[keep]
-        mapped = sp.coo_matrix((block.data[keep], (owner, columns[keep])), shape=(block.shape[0], self.width)).tocsr()
-        mapped.sum_duplicates()
-        mapped.sort_indices()
-        return mapped
+        return self.table.apply(self.rows.read(rows))
+
+
+@dataclass(frozen=True)
+class RegroupedRows:
+    """Columns of other rows moved by a table in which a column may have several targets."""
+
+    rows: Rows
+    table: Regroup
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.rows.shape[0], self.table.width
+
+    def read(self, rows: NDArray[np.int64]) -> sp.csr_matrix:
+        """Rows in the order asked for, columns in the new space."""
+        return self.table.apply(self.rows.read(rows))
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,16 @@ all tables. What is neither is taken by name. Counts are not touched here: colum
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from syncyte.data.cells import MappedRows, Rows
-from syncyte.errors import GenomeError
+from syncyte.data.cells import MappedRows, RegroupedRows, Rows
+from syncyte.data.place import How, Located, locate, naming, place, table_of
 from syncyte.types import Schema
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ class Named:
     notes: list[str] = field(default_factory=list)
 
 
-def harmonise(tables: Sequence[Columns], schema: Schema, reference: Reference | None, force: bool) -> Named:
+def harmonise(tables: Sequence[Columns], schema: Schema, reference: Reference | None, how: How) -> Named:
     """Bring tables of one modality into one feature space.
 
     Parameters
@@ -72,32 +71,23 @@ def harmonise(tables: Sequence[Columns], schema: Schema, reference: Reference | 
         The modality.
     reference
         Names and places to map to, or None.
-    force
-        Go on although regions look like those of another genome build.
+    how
+        How regions are put on those of the reference.
 
     Raises
     ------
     GenomeError
-        If names cannot be parsed, fit another genome build, or none is known to the reference.
+        If names cannot be parsed, fit another genome build, or too few are known to the reference.
     """
     if schema.feature_kind == "gene":
         return _genes(tables, reference)
     if schema.feature_kind == "region":
-        return _regions(tables, reference, force)
+        return _regions(tables, reference, how)
     names = [pd.Index(table.var.index.astype(str)) for table in tables]
     union = pd.Index(np.concatenate([index.to_numpy(dtype=object) for index in names])).unique()
     targets = [union.get_indexer(index) for index in names]
     sentence = f"{len(union):,} features: {NO_REFERENCE}"
     return Named(_mapped(tables, targets, len(union)), pd.DataFrame(index=union), sentence)
-
-
-@contextmanager
-def _naming(label: str) -> Iterator[None]:
-    """Let an error about names say which table has them."""
-    try:
-        yield
-    except GenomeError as error:
-        raise GenomeError(f"{label}: {error}") from error
 
 
 def _mapped(tables: Sequence[Columns], targets: Sequence[NDArray], width: int) -> list[Rows]:
@@ -122,7 +112,7 @@ def _genes(tables: Sequence[Columns], reference: Reference | None) -> Named:
 
     maps = []
     for table in tables:
-        with _naming(table.label):
+        with naming(table.label):
             maps.append(map_genes(table.var.index, reference, _ids(table.var)))
     union = pd.Index(np.concatenate([found.names.to_numpy(dtype=object) for found in maps])).unique()
     places = [np.append(union.get_indexer(found.names), -1) for found in maps]
@@ -170,57 +160,60 @@ def _gene_notes(tables: Sequence[Columns], maps: Sequence[Any]) -> list[str]:
     return notes
 
 
-def _regions(tables: Sequence[Columns], reference: Reference | None, force: bool) -> Named:
-    from syncyte.genome.assembly import check_build
-    from syncyte.genome.coordinates import parse_regions, region_names
+def _regions(tables: Sequence[Columns], reference: Reference | None, how: How) -> Named:
+    from syncyte.genome.coordinates import region_names
 
-    parsed, builds = [], {}
-    for table in tables:
-        with _naming(table.label):
-            parsed.append(parse_regions(table.var.index, table.var))
-            if reference is not None:
-                builds[table.label] = check_build(parsed[-1], reference, force)
-    details: dict[str, Any] = {"build": builds} if builds else {}
-    notes = [f"{label}: {found['sentence']}" for label, found in builds.items() if found["verdict"] != "fits"]
+    located = [locate(table.label, table.var, reference, how) for table in tables]
+    if reference is not None and reference.index is not None:
+        return _on_reference(tables, located, reference, how)
+    parsed = [found.table for found in located]
+    builds = {table.label: found.details["build"] for table, found in zip(tables, located) if "build" in found.details}
+    notes = [note for found in located for note in found.notes]
+    start = Named([], pd.DataFrame(), "", {"build": builds} if builds else {}, notes)
     names = [region_names(places) for places in parsed]
-    if (reference is None or reference.regions is None) and all(set(index) == set(names[0]) for index in names[1:]):
-        return _same_regions(tables, parsed[0], names, reference, Named([], pd.DataFrame(), "", details, notes))
-    return _moved_regions(tables, parsed, reference, Named([], pd.DataFrame(), "", details, notes))
+    if all(set(index) == set(names[0]) for index in names[1:]):
+        return _same_regions(tables, parsed[0], names, reference, start)
+    return _merged_regions(tables, parsed, reference, start)
 
 
-def _moved_regions(
+def _on_reference(tables: Sequence[Columns], located: Sequence[Located], reference: Reference, how: How) -> Named:
+    """Put tables on the regions of the reference that any of them reaches."""
+    index = reference.index
+    assert index is not None
+    maps = [place(table.label, found, reference, how) for table, found in zip(tables, located, strict=True)]
+    used = np.unique(np.concatenate([found.target for found in maps]))
+    rows: list[Rows] = []
+    for table, found in zip(tables, maps, strict=True):
+        moved = replace(table_of(found, len(used)), target=np.searchsorted(used, found.target).astype(np.int32))
+        same = len(moved.target) == table.rows.shape[1] == len(used) and np.array_equal(
+            moved.target, np.arange(len(used))
+        )
+        rows.append(table.rows if same else RegroupedRows(table.rows, moved))
+    labels = [table.label for table in tables]
+    details: dict[str, Any] = {
+        key: {label: found.details[key] for label, found in zip(labels, located) if key in found.details}
+        for key in ("build", "liftover")
+        if any(key in found.details for found in located)
+    }
+    details["mapping"] = {label: found.counts for label, found in zip(labels, maps)}
+    details["unmapped"] = sorted({name for found in maps for name in found.unmapped})[:50]
+    var = index.table(used).set_axis(index.names(used), axis=0)
+    sentence = _said(tables, [found.sentence for found in maps])
+    return Named(rows, _plain(var), sentence, details, [note for found in located for note in found.notes])
+
+
+def _merged_regions(
     tables: Sequence[Columns], parsed: list[pd.DataFrame], reference: Reference | None, named: Named
 ) -> Named:
-    """Put tables on the regions of the reference, or on the merged set of all of them."""
+    """Put tables on the merged set of all their peaks."""
     from syncyte.genome.coordinates import region_names
-    from syncyte.genome.regions import map_regions, merge_region_sets
+    from syncyte.genome.regions import assign_regions, merge_region_sets
 
-    own = None if reference is None else reference.regions
-    merged = merge_region_sets(parsed, own)
-    maps = [map_regions(places, merged) for places in parsed]
-    for table, found in zip(tables, maps, strict=True):
-        if not len(found.names):
-            raise GenomeError(
-                f"{table.label}: none of its {len(found.target):,} regions overlaps the {len(merged):,} regions of the "
-                f"reference (first: {table.var.index[0]!r}). Check species and genome build, or give the reference "
-                "they belong to."
-            )
-    full = region_names(merged)
-    reached = [full.get_indexer(found.names) for found in maps]
-    used = np.unique(np.concatenate(reached))
-    targets = [
-        np.append(np.searchsorted(used, rows), -1)[found.target] for rows, found in zip(reached, maps, strict=True)
-    ]
-    sentence = _said(tables, [found.sentence for found in maps])
-    if own is None:
-        sentence = f"{merged.attrs['sentence']}; {_why_own(reference)}"
-    details = {
-        **named.details,
-        "mapping": {table.label: found.counts for table, found in zip(tables, maps, strict=True)},
-        "unmapped": sorted({str(name) for found in maps for name in found.unmapped})[:50],
-    }
-    var = merged.iloc[used].set_axis(full[used], axis=0)
-    return Named(_mapped(tables, targets, len(used)), _plain(var), sentence, details, named.notes)
+    merged = merge_region_sets(parsed)
+    targets = [assign_regions(places, merged) for places in parsed]
+    var = merged.set_axis(region_names(merged), axis=0)
+    sentence = f"{merged.attrs['sentence']}; {_why_own(reference)}"
+    return Named(_mapped(tables, targets, len(var)), _plain(var), sentence, named.details, named.notes)
 
 
 def _same_regions(

@@ -27,6 +27,7 @@ from syncyte.data.cells import Cells, Part, Rows, StackedRows
 from syncyte.data.counts import empty_cells, find_counts, layer_name
 from syncyte.data.covariates import combine, unprefixed
 from syncyte.data.harmonise import Columns, harmonise
+from syncyte.data.place import How
 from syncyte.data.sources import Source, kind_of, open_source
 from syncyte.errors import DataError, unknown
 from syncyte.types import Schema, json_ready
@@ -185,7 +186,7 @@ def _assemble(
             continue
         _check_collisions(mine)
         columns = [Columns(piece.label, piece.rows, piece.var) for piece in mine]
-        named = harmonise(columns, schema, reference, force)
+        named = harmonise(columns, schema, reference, How(force=force))
         rows = named.rows[0] if len(mine) == 1 else StackedRows(tuple(named.rows))
         index = pd.Index(np.concatenate([piece.names.to_numpy(dtype=object) for piece in mine])).get_indexer(names)
         parts[schema.name] = Part(rows, index.astype(np.int64), named.var)

@@ -93,7 +93,7 @@ def write_store(
     _check_cells(cells, shard_cells)
     order = np.random.default_rng(seed).permutation(len(cells))
     tick = _ticker(2 * sum(int(cells.present(name).sum()) for name in cells.parts), progress)
-    obs = _storable(cells.obs)
+    obs = storable(cells.obs)
     with atomic_dir(out, overwrite=overwrite) as folder:
         for name in ("features", "shards"):
             (folder / name).mkdir()
@@ -205,7 +205,7 @@ class _Scratch:
             cells = measured[start : start + BLOCK]
             cells = cells[np.argsort(self.shard_of[cells], kind="stable")]
             block = self.part.rows.read(index[cells])
-            _check_raw(block, self.modality)
+            check_raw(block, self.modality)
             self.lengths[cells] = np.diff(block.indptr)
             shards, begins = np.unique(self.shard_of[cells], return_index=True)
             cuts = block.indptr[np.append(begins, len(cells))]
@@ -239,7 +239,8 @@ class _Scratch:
         return values
 
 
-def _check_raw(block: sp.csr_matrix, modality: str) -> None:
+def check_raw(block: sp.csr_matrix, modality: str) -> None:
+    """Refuse counts that a store cannot hold: negative ones, fractions, 2 ** 32 and more."""
     bad = (block.data < 0) | (block.data != np.rint(block.data)) | (block.data > np.iinfo(np.uint32).max)
     if bad.any():
         raise DataError(
@@ -279,7 +280,7 @@ def _write_modality(
     return entry, place
 
 
-def _storable(obs: pd.DataFrame) -> pd.DataFrame:
+def storable(obs: pd.DataFrame) -> pd.DataFrame:
     """Covariates as AnnData can hold them: numbers and flags as they are, everything else as categories of text."""
     columns = {}
     for key, column in obs.items():

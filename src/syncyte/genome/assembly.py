@@ -69,8 +69,9 @@ def check_build(table: pd.DataFrame, reference: Reference, force: bool = False) 
     found["sentence"] = said[found["verdict"]]
     if wrong and not force:
         raise GenomeError(
-            f"{found['sentence']} Use a reference of the build the peaks were called on, or lift them over first. If "
-            "you know that they fit (promoters taken out on purpose, say), pass force=True (--force)."
+            f"{found['sentence']} Use a reference of the build the peaks were called on, or lift them over "
+            "(syncyte data harmonise --chain). If you know that they fit (promoters taken out on purpose, say), pass "
+            "force=True (--force)."
         )
     return found
 

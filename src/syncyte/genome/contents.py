@@ -14,6 +14,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,27 +23,41 @@ import numpy as np
 import pandas as pd
 
 from syncyte.errors import GenomeError
-from syncyte.genome.coordinates import merge_overlaps, region_table
+from syncyte.genome.coordinates import merge_overlaps
 from syncyte.genome.genes import canonical_names, strip_version
+from syncyte.genome.index import save_regions
 from syncyte.genome.tables import opened, read_aliases, read_bed, read_chrom_sizes, read_gene_table, read_gtf
 
 GENES, ALIASES, SIZES, REGIONS = "genes.tsv.gz", "aliases.tsv.gz", "chrom_sizes.tsv", "regions.npy"
 
 
-def check_request(paths: Mapping[str, Path], bins: int | None) -> None:
+@dataclass(frozen=True)
+class Made:
+    """Regions that are made rather than read: bins of a width, or peaks of files brought to one width."""
+
+    bins: int | None = None
+    peaks: tuple[Path, ...] = ()
+    width: int = 501
+
+
+def check_request(paths: Mapping[str, Path], made: Made) -> None:
     """Refuse requests with nothing to build, two sources for one place, or one that needs another."""
-    if not {"gtf", "genes", "regions", "chrom_sizes"} & paths.keys():
+    bins = made.bins
+    given = {*paths, *(["bins"] if bins is not None else []), *(["peaks"] if made.peaks else [])}
+    if not {"gtf", "genes", "regions", "peaks", "chrom_sizes"} & given:
         raise GenomeError("Nothing to build a reference from: give genes (GTF), regions (BED) or chromosome sizes.")
-    for first, second in (("gtf", "genes"), ("regions", "bins")):
-        if first in paths and (second in paths or (second == "bins" and bins is not None)):
+    for first, second in (("gtf", "genes"), ("regions", "bins"), ("regions", "peaks"), ("bins", "peaks")):
+        if first in given and second in given:
             raise GenomeError(f"Both {first} and {second} were given, and they fill the same place: give one of them.")
+    if made.width < 1:
+        raise GenomeError(f"Regions of {made.width} bp were asked for; the width must be at least 1 (501 is usual).")
     if bins is not None and (bins < 1 or "chrom_sizes" not in paths):
         raise GenomeError("Bins need a width of at least 1 bp and chromosome sizes (chrom_sizes, --chrom-sizes).")
     if "aliases" in paths and not {"gtf", "genes"} & paths.keys():
         raise GenomeError("Aliases need genes to point to: give a GTF as well.")
 
 
-def write_contents(folder: Path, paths: Mapping[str, Path], bins: int | None) -> dict[str, Any]:
+def write_contents(folder: Path, paths: Mapping[str, Path], made: Made) -> dict[str, Any]:
     """Write every table; the manifest's ``chain``, ``region_chroms``, ``counts`` and ``notes``."""
     notes: list[str] = []
     counts: dict[str, int] = {}
@@ -61,14 +76,25 @@ def write_contents(folder: Path, paths: Mapping[str, Path], bins: int | None) ->
             )
         counts |= {"genes": len(genes), "aliases": len(pairs)}
     chroms: list[str] = []
-    if "regions" in paths or bins is not None:
-        regions = _bins(sizes or {}, bins) if bins is not None else _regions(paths["regions"], sizes, notes)
+    regions = _made_regions(paths, made, sizes, notes)
+    if regions is not None:
         chroms = regions["chrom"].cat.categories.tolist()
-        rows = np.column_stack([regions["chrom"].cat.codes, regions["start"], regions["end"]]).astype(np.int32)
-        np.save(folder / REGIONS, rows, allow_pickle=False)
+        save_regions(folder / REGIONS, regions)
         counts["regions"] = len(regions)
     chain = _copy_chain(folder, paths["chain"]) if "chain" in paths else None
     return {"counts": counts, "notes": notes, "region_chroms": chroms, "chain": chain}
+
+
+def _made_regions(
+    paths: Mapping[str, Path], made: Made, sizes: Mapping[str, int] | None, notes: list[str]
+) -> pd.DataFrame | None:
+    if made.bins is not None:
+        return _bins(sizes or {}, made.bins)
+    if made.peaks:
+        from syncyte.genome.peaks import regions_of_peaks
+
+        return regions_of_peaks(made.peaks, made.width, sizes, notes)
+    return _regions(paths["regions"], sizes, notes) if "regions" in paths else None
 
 
 def _check_ends(table: pd.DataFrame, label: pd.Series, sizes: Mapping[str, int] | None, path: Path) -> None:
@@ -113,9 +139,9 @@ def _bins(sizes: Mapping[str, int], width: int) -> pd.DataFrame:
     chroms = [name for name in sizes if name != "chrM"]
     starts = [np.arange(0, sizes[name], width, dtype=np.int64) for name in chroms]
     ends = [np.minimum(start + width, sizes[name]) for name, start in zip(chroms, starts)]
-    return region_table(
-        np.repeat(chroms, [len(start) for start in starts]), np.concatenate(starts), np.concatenate(ends)
-    )
+    codes = np.repeat(np.arange(len(chroms)), [len(start) for start in starts])
+    chrom = pd.Categorical.from_codes(codes, categories=chroms)  # sizes are in genome order
+    return pd.DataFrame({"chrom": chrom, "start": np.concatenate(starts), "end": np.concatenate(ends)})
 
 
 def _regions(path: Path, sizes: Mapping[str, int] | None, notes: list[str]) -> pd.DataFrame:

@@ -38,18 +38,25 @@ def chromosome_name(name: str) -> str:
 
 
 def region_table(chrom: Iterable[str], start: np.ndarray, end: np.ndarray) -> pd.DataFrame:
-    """Table of regions, rows in the order given, chromosome names unified, categories in genome order."""
+    """Table of regions, rows in the order given, chromosome names unified, categories in genome order.
+
+    Where a chromosome was spelled another way, ``attrs["respelled"]`` holds the first such name and its new spelling.
+    """
     code, found = pd.factorize(np.asarray(chrom, dtype=object))
     spelled = [chromosome_name(str(name)) for name in found]
     order = pd.Index(sorted(set(spelled), key=genome_order), dtype=object)
     codes = np.append(order.get_indexer(spelled), -1)[code]
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "chrom": pd.Categorical.from_codes(codes, categories=order),
             "start": np.asarray(start, dtype=np.int64),
             "end": np.asarray(end, dtype=np.int64),
         }
     )
+    changed = [(str(old), new) for old, new in zip(found, spelled) if str(old) != new]
+    if changed:
+        table.attrs["respelled"] = changed[0]
+    return table
 
 
 def genome_order(name: str) -> tuple[int, int, str]:

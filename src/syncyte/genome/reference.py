@@ -1,8 +1,8 @@
 """A reference: one folder with the genes, regions and chromosomes that data are mapped to, and a hash over it.
 
 The folder holds ``manifest.json`` and, as far as it was given them, ``genes.tsv.gz``, ``aliases.tsv.gz``,
-``chrom_sizes.tsv``, ``regions.npy`` (``(r, 3)`` int32: chromosome, start, end; sorted, disjoint, memory-mapped) and the
-chain file. It is written whole or not at all, and the same sources give the same hash.
+``chrom_sizes.tsv``, ``regions.npy`` (``(r, 3)`` int32: chromosome, start, end, column after column; sorted, disjoint,
+memory-mapped) and the chain file. It is written whole or not at all, and the same sources give the same hash.
 
 Leaves out how the files are read (``tables``), and using them (``genes``, ``regions``).
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +23,10 @@ import pandas as pd
 
 from syncyte.atomic import atomic_dir
 from syncyte.errors import GenomeError, unknown
-from syncyte.genome.contents import ALIASES, GENES, REGIONS, SIZES, check_request, digest, hash_of, write_contents
+from syncyte.genome.contents import ALIASES, GENES, REGIONS, SIZES, Made, check_request, digest, hash_of, write_contents
 from syncyte.genome.coordinates import region_table
 from syncyte.genome.download import SOURCES, Fetch, fetch_parts, now
+from syncyte.genome.index import RegionIndex
 from syncyte.genome.tables import read_chrom_sizes
 
 __all__ = ["SOURCES", "Reference", "build_reference", "download_reference"]
@@ -119,11 +120,14 @@ class Reference:
     @cached_property
     def regions(self) -> pd.DataFrame | None:
         """``(r, 3)`` regions, disjoint and in genome order."""
+        return None if self.index is None else self.index.table()
+
+    @cached_property
+    def index(self) -> RegionIndex | None:
+        """The regions as sorted arrays that stay on disk until touched."""
         if REGIONS not in self.manifest["contents"]:
             return None
-        rows = np.load(self.path / REGIONS, mmap_mode="r", allow_pickle=False)
-        chrom = pd.Categorical.from_codes(rows[:, 0], categories=self.manifest["region_chroms"])
-        return pd.DataFrame({"chrom": chrom, "start": rows[:, 1].astype(np.int64), "end": rows[:, 2].astype(np.int64)})
+        return RegionIndex.load(self.path / REGIONS, self.manifest["region_chroms"])
 
     @cached_property
     def chrom_sizes(self) -> dict[str, int] | None:
@@ -148,6 +152,8 @@ def build_reference(
     genes: str | os.PathLike[str] | None = None,
     regions: str | os.PathLike[str] | None = None,
     bins: int | None = None,
+    peaks: Sequence[str | os.PathLike[str]] = (),
+    width: int = 501,
     chrom_sizes: str | os.PathLike[str] | None = None,
     aliases: str | os.PathLike[str] | None = None,
     chain: str | os.PathLike[str] | None = None,
@@ -159,12 +165,12 @@ def build_reference(
 
     Parameters
     ----------
-    out
-        Folder to make.
     gtf, genes
         A GTF, or a table or BED of genes or transcription starts; one of them.
-    regions, bins
-        A BED, or the width in bp of bins along ``chrom_sizes``; one of them.
+    regions, bins, peaks
+        A BED, the width in bp of bins along ``chrom_sizes``, or files of peaks (see ``peaks``); one of the three.
+    width
+        Of the regions made from ``peaks``, in bp; how: see ``peaks``.
     chrom_sizes
         Chromosomes and their lengths; what ends of intervals are checked against.
     aliases
@@ -180,27 +186,34 @@ def build_reference(
 
     Raises
     ------
-    GenomeError
-        If there is nothing to build from, or a file is damaged, malformed or contradicts another.
-    DataError
-        If ``out`` exists or cannot be written.
+    GenomeError, DataError
+        If a file is damaged, malformed or contradicts another; if ``out`` exists or cannot be written.
     """
     given = {"gtf": gtf, "genes": genes, "regions": regions, "chrom_sizes": chrom_sizes, "aliases": aliases}
-    paths = {role: Path(path).expanduser() for role, path in {**given, "chain": chain}.items() if path is not None}
+    paths = {role: Path(path).expanduser() for role, path in (given | {"chain": chain}).items() if path is not None}
+    made = Made(bins, tuple(Path(path).expanduser() for path in peaks), width)
+    check_request(paths, made)
     final = Path(out).expanduser()
-    check_request(paths, bins)
     if overwrite and final.is_dir() and any(final.iterdir()) and not (final / MANIFEST).is_file():
         raise GenomeError(f"{final} is not a reference folder and will not be replaced. Choose another folder.")
     with atomic_dir(final, overwrite) as folder:
-        facts = write_contents(folder, paths, bins)
+        facts = write_contents(folder, paths, made)
         contents = {path.name: digest(path) for path in sorted(folder.iterdir())}
-        sources = {role: {"file": path.name, "sha256": digest(path)} for role, path in paths.items()}
-        for role, known in (provenance or {}).items():
-            sources[role] |= known
+        sources = _sources(paths, made, provenance or {})
         manifest = {"kind": "reference", "format": FORMAT, "name": name or final.resolve().name, "created": now()}
         manifest |= {"hash": hash_of(contents), "sources": sources, "contents": contents, **facts}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return Reference.load(final)
+
+
+def _sources(paths: Mapping[str, Path], made: Made, known: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """Name and hash of each source by role, with what else is known of it."""
+    sources: dict[str, Any] = {
+        role: {"file": path.name, "sha256": digest(path), **known.get(role, {})} for role, path in paths.items()
+    }
+    if made.peaks:
+        sources["peaks"] = [{"file": path.name, "sha256": digest(path)} for path in made.peaks]
+    return sources
 
 
 def download_reference(

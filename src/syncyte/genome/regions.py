@@ -16,19 +16,19 @@ import pandas as pd
 from syncyte.errors import GenomeError
 from syncyte.genome.assembly import check_build
 from syncyte.genome.coordinates import (
-    interval_keys,
     merge_overlaps,
     parse_regions,
     region_names,
     region_table,
     sort_regions,
 )
-from syncyte.genome.genes import FeatureMap
+from syncyte.genome.index import RegionIndex
+from syncyte.genome.overlap import map_peaks
 
 __all__ = [
     "assign_regions",
     "check_build",
-    "map_regions",
+    "map_peaks",
     "merge_overlaps",
     "merge_region_sets",
     "parse_regions",
@@ -76,7 +76,7 @@ def merge_region_sets(tables: Sequence[pd.DataFrame], reference: pd.DataFrame | 
 
 
 def assign_regions(source: pd.DataFrame, target: pd.DataFrame, min_overlap: float = 0.0) -> np.ndarray:
-    """Row of the target region each source peak goes to, -1 for none (the rule of ``map_regions``).
+    """Row of the target region each source peak goes to, -1 for none (the rule ``largest`` of ``overlap``).
 
     Parameters
     ----------
@@ -92,50 +92,12 @@ def assign_regions(source: pd.DataFrame, target: pd.DataFrame, min_overlap: floa
     ndarray
         ``(f,)`` int64. Time is ``O(f log r)``.
     """
-    left, right = interval_keys(target)
-    if np.any(left[1:] < right[:-1]):
-        raise GenomeError("Target regions overlap or are not in genome order; pass them through merge_overlaps first.")
-    code = np.append(target["chrom"].cat.categories.get_indexer(source["chrom"].cat.categories), -1)
-    start, end = interval_keys(source, code[source["chrom"].cat.codes])
-    order = np.argsort(start)  # looking up in order of place finds the target already in the cache
-    low, high = np.empty_like(start), np.empty_like(start)
-    low[order] = np.searchsorted(right, start[order], side="right")
-    high[order] = np.searchsorted(left, end[order], side="left")
-    best = np.full(len(source), -1, dtype=np.int64)
-    most = np.maximum(np.ceil(min_overlap * (end - start)).astype(np.int64), 1) - 1
-    peak = np.flatnonzero((high > low) & (start >= 0))
-    candidate = low[peak]
-    while len(peak):  # one round per region a peak reaches; nearly all reach one or two
-        overlap = np.minimum(end[peak], right[candidate]) - np.maximum(start[peak], left[candidate])
-        better = overlap > most[peak]  # strictly: of equal overlaps the lower start stays
-        best[peak[better]], most[peak[better]] = candidate[better], overlap[better]
-        candidate = candidate + 1
-        more = candidate < high[peak]
-        peak, candidate = peak[more], candidate[more]
+    from syncyte.genome.search import largest
+
+    index = RegionIndex.of(target)
+    start, end = (np.ascontiguousarray(source[key], dtype=np.int64) for key in ("start", "end"))
+    low, high = index.touching(index.code_of(source), start, end)
+    best = np.empty(len(source), dtype=np.int64)
+    least = np.maximum(np.ceil(min_overlap * (end - start)).astype(np.int64), 1)
+    largest(start, end, index.start, index.end, low, high, least, best)
     return best
-
-
-def map_regions(source: pd.DataFrame, target: pd.DataFrame, min_overlap: float = 0.0) -> FeatureMap:
-    """Move peaks onto another region set.
-
-    The rule: a peak goes, with its whole count, to the one target region it shares the most bases with; of equals, to
-    the one with the lower start. A peak that shares no base with any region (or less than ``min_overlap`` of its own
-    bases) is dropped and counted. So the counts of mapped peaks are conserved exactly.
-
-    Returns
-    -------
-    FeatureMap
-        ``names`` are the target regions reached, in genome order; ``target`` has one entry per source peak.
-    """
-    row = assign_regions(source, target, min_overlap)
-    reached, position = np.unique(row, return_inverse=True)
-    dropped = int((row < 0).sum())
-    if dropped:
-        reached, position = reached[1:], position - 1
-    mapped = len(row) - dropped
-    counts = {"total": len(row), "mapped": mapped, "dropped": dropped, "regions": len(reached)}
-    counts["merged"] = mapped - len(reached)
-    sentence = f"{mapped:,} of {len(row):,} peaks mapped to {len(reached):,} of {len(target):,} regions"
-    sentence += f"; {dropped:,} overlap none and are dropped" if dropped else ""
-    lost = tuple(region_names(source.iloc[np.flatnonzero(row < 0)[:50]]))
-    return FeatureMap(region_names(target.iloc[reached]), position.astype(np.int64), counts, sentence, lost)

@@ -12,7 +12,7 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -152,11 +152,17 @@ def _genes(table: pd.DataFrame) -> pd.DataFrame:
     return table[GENE_COLUMNS].sort_values(["chrom", "start", "end", "gene_id"], ignore_index=True)
 
 
-def read_bed(path: Path) -> pd.DataFrame:
-    """Regions of a BED file, in the file's order, with the column ``line`` (number in the file)."""
+def read_bed(path: Path, extra: Sequence[int] = ()) -> pd.DataFrame:
+    """Regions of a BED file, in the file's order, with the column ``line`` (number in the file).
+
+    ``extra`` are further columns to read as numbers, by position from 0; one the file lacks is left out, and what is no
+    number in it (or is -1, which narrowPeak writes for nothing) is missing.
+    """
     text = _text(path)
     skip = _header_lines(text)
-    table = _frame(path, text, header=None, sep="\t", skiprows=skip, usecols=[0, 1, 2])
+    first = text.split("\n", skip + 1)[skip].count("\t") + 1 if extra else 3
+    wanted = [0, 1, 2, *(column for column in extra if column < first)]
+    table = _frame(path, text, header=None, sep="\t", skiprows=skip, usecols=wanted)
     start, end = _numbers(path, table[1], table[2], first_line=skip + 1)
     if len(wrong := np.flatnonzero(start >= end)):
         raise GenomeError(
@@ -165,6 +171,9 @@ def read_bed(path: Path) -> pd.DataFrame:
         )
     regions = region_table(table[0], start, end)
     regions["line"] = np.arange(len(regions)) + skip + 1
+    for column in wanted[3:]:
+        values = pd.to_numeric(table[column], errors="coerce")
+        regions[column] = values.where(values != -1)
     return regions
 
 
