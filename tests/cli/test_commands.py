@@ -43,7 +43,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict]]:
 
     for name in ("train", "embed", "integrate", "annotate", "translate", "evaluate"):
         setattr(api, name, verb(name))
-    for name in ("inspect_data", "write_store", "convert"):
+    for name in ("inspect_data", "write_store", "convert", "count_fragments"):
         setattr(api, name, verb(name))
     monkeypatch.setitem(sys.modules, "syncyte.api", api)
     monkeypatch.setitem(vars(syncyte), "api", api)

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from syncyte.data.fragments import parse as loop
-from syncyte.data.fragments.barcodes import cell_threshold
+from syncyte.data.fragments.barcodes import LEAST, cell_threshold
 from syncyte.data.fragments.count import Counting, Scan, spelled
 from syncyte.data.fragments.quality import enrichment, quality
 from syncyte.data.fragments.write import CountsFile
@@ -73,7 +73,7 @@ class FragmentCounts:
         """Some lines for people."""
         said = self.report
         lines = [
-            f"{said['fragments_read']:,} fragments read, {said['fragments_of_cells']:,} of {said['cells']:,} cells",
+            f"{said['fragments_read']:,} fragments read, {said['fragments_of_cells']:,} of them in {said['cells']:,} cells",
             f"{said['counts']:,} counts in {said['nonzero']:,} places of {said['cells']:,} cells x {said['regions']:,} "
             f"regions ({said['rule']})",
             said["cells_rule"],
@@ -86,7 +86,6 @@ class FragmentCounts:
 def finish(
     scan: Scan,
     how: Counting,
-    listed: Sequence[str] | None,
     *,
     min_fragments: int | None,
     force: bool,
@@ -98,8 +97,8 @@ def finish(
     ----------
     scan
         Closed in any case.
-    how, listed
-        As given to the scan; the list as the user spells it.
+    how
+        As given to the scan.
     min_fragments
         Least fragments of a cell; None takes the listed ones, or finds a threshold (``barcodes``).
     force
@@ -107,6 +106,7 @@ def finish(
     file
         Where the counts go, or None to keep them in memory.
     """
+    listed = how.barcodes
     try:
         fits = check_build(scan, force)
         stats = scan.table.stats[: scan.barcodes]
@@ -154,7 +154,7 @@ def _cells(
         most = int(fragments.max(initial=0))
         raise DataError(
             f"No barcode of {scan.path} has enough fragments to be a cell: the fullest has {most:,}, needed are "
-            f"{least or loop.FREE and 10:,}. Lower min_fragments (--min-fragments), or check that the reference fits."
+            f"{least or LEAST:,}. Lower min_fragments (--min-fragments), or check that the reference fits."
         )
     return kept, said
 
