@@ -202,9 +202,10 @@ def _emit(mode, stop, starts, ends, origin, grid, chrom, start, last, cell, rows
         return filled
     second = first_after(stop, ends, origin, grid, chrom, last)
     rows[filled], columns[filled] = cell, first  # written in any case, kept where it counts: branches cost more
-    filled += (first < stop) & (starts[first] <= start)
+    held = (first < stop) & (starts[first] <= start)
+    filled += held
     rows[filled], columns[filled] = cell, second
-    return filled + ((second < stop) & (starts[second] <= last) & ((second != first) | (mode == 1)))
+    return filled + ((second < stop) & (starts[second] <= last) & ((second != first) | (not held) | (mode == 1)))
 
 
 @inlined

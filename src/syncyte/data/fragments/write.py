@@ -90,7 +90,7 @@ def _write_var(group: h5py.Group, regions: pd.DataFrame) -> None:
     group.attrs.update({**frame, "column-order": np.array(list(regions.columns), dtype=object)})
     for column in regions:
         write_elem(group, column, regions[column].array if column == "chrom" else regions[column].to_numpy())
-    names = group.create_dataset("region", (len(regions),), h5py.string_dtype(), chunks=(NAMES,))
+    names = group.create_dataset("region", (len(regions),), h5py.string_dtype(), chunks=(min(NAMES, len(regions)),))
     names.attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
     chroms = regions["chrom"].cat.categories
     letters = np.frombuffer("".join(chroms).encode(), dtype=np.uint8)
