@@ -3,10 +3,11 @@
     python benchmarks/fragments.py --chrom-sizes hg38.chrom.sizes --peer PYTHON [--millions 10 20] [--rounds 3]
     python benchmarks/fragments.py --chrom-sizes hg38.chrom.sizes --peer PYTHON --file fragments.tsv.gz --least 1
 
-Each tool runs in a process of its own, in turn, from the fragment file to an .h5ad of cells x bins on disk; PYTHON is an
-interpreter that has snapatac2, left out without it. In a round: one run of each tool, and gunzip (zlib, one thread) as a
-mark. Imports are not in the time, opening the reference is. syncyte's loops are compiled once a machine (about ten seconds)
-and loaded before the time begins. Memory is the peak of the process over what it had before the first fragment.
+Each tool runs in a process of its own, in turn, from the fragment file to an .h5ad of cells x bins on disk; PYTHON is
+an interpreter that has snapatac2, left out without it. In a round: one run of each tool, and gunzip (zlib, one thread)
+as a mark. Imports are not in the time, opening the reference is. syncyte's loops are compiled once a machine (about ten
+seconds) and loaded before the time begins. Memory is the peak of the process over what it had before the first
+fragment.
 """
 
 from __future__ import annotations
@@ -33,17 +34,17 @@ rows = [line.split() for line in open(given["chrom_sizes"]) if line.strip()]
 sizes = {row[0]: int(row[1]) for row in rows}
 folder = given["folder"]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-begin = time.perf_counter()
+begin, used = time.perf_counter(), time.process_time()
 cells = snap.pp.import_fragments(given["file"], chrom_sizes=sizes, file=folder + "/import.h5ad", tempdir=folder,
                                  sorted_by_barcode=False, min_num_fragments=given["least"])
 middle = time.perf_counter()
 counts = snap.pp.make_peak_matrix(cells, peak_file=given["bed"], file=folder + "/peer.h5ad")
 counts.close()
-end = time.perf_counter()
+end, cpu = time.perf_counter(), time.process_time() - used
 cells.close()
 extra = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 found = snap.read(folder + "/peer.h5ad").to_memory()
-said = {"seconds": end - begin, "import": middle - begin, "matrix": end - middle, "extra": extra / 2**20}
+said = {"seconds": end - begin, "import": middle - begin, "matrix": end - middle, "cpu": cpu, "extra": extra / 2**20}
 print(json.dumps(said | {"cells": found.n_obs, "sum": int(found.X.sum()), "nonzero": int(found.X.nnz)}))
 """
 
@@ -64,12 +65,20 @@ def own(given: dict[str, Any]) -> None:
         build_reference(Path(small) / "ref", bins=WIDTH, chrom_sizes=Path(small) / "sizes")
         simulate_fragments(Path(small) / "f.tsv.gz", 2000, cells=20, chrom_sizes={"chr1": 100_000})
         out = Path(small) / "x.h5ad"
-        syncyte.count_fragments(Path(small) / "f.tsv.gz", genome=Path(small) / "ref", min_fragments=1, out=out, quiet=True)
-    before, begin = peak(), time.perf_counter()
+        syncyte.count_fragments(
+            Path(small) / "f.tsv.gz", genome=Path(small) / "ref", min_fragments=1, out=out, quiet=True
+        )
+    before, begin, used = peak(), time.perf_counter(), time.process_time()
     counts = syncyte.count_fragments(
-        given["file"], genome=given["genome"], min_fragments=given["least"], out=folder / "own.h5ad", quiet=True, force=True
+        given["file"],
+        genome=given["genome"],
+        min_fragments=given["least"],
+        out=folder / "own.h5ad",
+        quiet=True,
+        force=True,
     )
     said = {"seconds": time.perf_counter() - begin, "extra": (peak() - before) / 2**20}
+    said["cpu"] = time.process_time() - used
     report = counts.report
     said |= {"cells": report["cells"], "sum": report["counts"], "nonzero": report["nonzero"]}
     print(json.dumps(said))
@@ -83,11 +92,11 @@ def child(command: list[str], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def gunzip(file: str) -> dict[str, Any]:
-    begin = time.perf_counter()
+    begin, used = time.perf_counter(), time.process_time()
     with gzip.open(file) as stream:
         while stream.read(1 << 20):
             continue
-    return {"seconds": time.perf_counter() - begin}
+    return {"seconds": time.perf_counter() - begin, "cpu": time.process_time() - used}
 
 
 def rounds(given: dict[str, Any], peer: str | None, count: int) -> dict[str, list[dict[str, Any]]]:
@@ -99,7 +108,9 @@ def rounds(given: dict[str, Any], peer: str | None, count: int) -> dict[str, lis
             found["SnapATAC2"].append(child([peer, "-W", "ignore", "-c", PEER], given))
             same = [found[tool][-1][key] for key in ("cells", "sum", "nonzero") for tool in ("syncyte", "SnapATAC2")]
             if same[::2] != same[1::2]:
-                raise SystemExit(f"The answers differ: cells, sum, non-zeros of syncyte {same[::2]}, SnapATAC2 {same[1::2]}")
+                raise SystemExit(
+                    f"The answers differ: cells, sum, non-zeros of syncyte {same[::2]}, SnapATAC2 {same[1::2]}"
+                )
     return found
 
 
@@ -115,12 +126,18 @@ def rows(label: str, fragments: int, found: dict[str, list[dict[str, Any]]]) -> 
             continue
         seconds = middle(runs, "seconds")
         spread = f"{min(run['seconds'] for run in runs):.2f} - {max(run['seconds'] for run in runs):.2f}"
-        ratio = statistics.median(run["seconds"] / mine["seconds"] for run, mine in zip(runs, own_runs))
+        wall, cpu = (
+            statistics.median(run[key] / mine[key] for run, mine in zip(runs, own_runs)) for key in ("seconds", "cpu")
+        )
         extra = f"{middle(runs, 'extra'):.2f}" if "extra" in runs[0] else ""
         same = f"{runs[0]['cells']:,} | {runs[0]['sum']:,} | {runs[0]['nonzero']:,}" if "sum" in runs[0] else " | | "
         name = f"{tool} ({middle(runs, 'import'):.1f} + {middle(runs, 'matrix'):.1f})" if "import" in runs[0] else tool
         speed = fragments / seconds / 1e6
-        print(f"| {label} | {name} | {seconds:.2f} | {spread} | {speed:.2f} | {ratio:.1f} | {extra} | {same} |", flush=True)
+        print(
+            f"| {label} | {name} | {seconds:.2f} | {spread} | {speed:.2f} | {wall:.1f} | "
+            f"{middle(runs, 'cpu'):.2f} | {cpu:.1f} | {extra} | {same} |",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -151,8 +168,11 @@ def main() -> None:
         print(f"`{shlex.join(['python', 'benchmarks/fragments.py', *shown[1:]])}`, {len(genome.regions):,} regions\n")
         if not given.peer:
             print("SnapATAC2 was left out: no interpreter given with --peer.\n")
-        print("| fragments | tool | median s | least - most | M fragments/s | times syncyte | extra GB | cells | sum | nnz |")
-        print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+        print(
+            "| fragments | tool | median s | least - most | M fragments/s | times syncyte | CPU s | "
+            "times syncyte | extra GB | cells | sum | nnz |"
+        )
+        print("|" + " --- |" * 12)
         sizes = read_chrom_sizes(given.chrom_sizes)
         for number in [0] if given.file else given.millions:
             file = given.file or folder / f"{int(number * 1e6)}.tsv.gz"

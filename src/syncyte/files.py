@@ -145,8 +145,8 @@ def count_fragments(
     fragments
         ``.tsv.gz`` (gzip or bgzip; no index needed) or ``.tsv``: chromosome, start, end, barcode, read pairs.
     genome
-        Reference folder with regions (``syncyte reference build``), or a loaded ``Reference``; with genes, enrichment at
-        transcription starts is measured.
+        Reference folder with regions (``syncyte reference build``), or a loaded ``Reference``; with genes, enrichment
+        at transcription starts is measured.
     out
         ``.h5ad`` to write. Without it the counts stay in memory (``.adata``).
     barcodes
@@ -159,42 +159,23 @@ def count_fragments(
         ``overlap``: once for each region the fragment overlaps.
     shift
         bp added to start and end: ``(4, -5)`` where the file was not corrected for Tn5 (10x files are).
-    peaks
-        BED of peaks for the share of fragments in peaks; by default the regions, unless they tile the genome.
-    plots
-        Folder for plots of quality.
+    peaks, plots
+        BED of peaks for the share of fragments in peaks (by default the regions, unless they tile the genome); folder
+        for plots of quality.
     force
         Go on although the fragments look like those of another genome build.
-
-    Returns
-    -------
-    FragmentCounts
-        ``.obs``, ``.report``, ``.summary``, ``.adata``.
-
-    Raises
-    ------
-    DataError, GenomeError
-        Saying what was found, what was expected and what to do.
     """
-    from contextlib import ExitStack
-
-    from syncyte.data.fragments.cells import finish
-    from syncyte.data.fragments.count import Counting, listed_barcodes, scan_fragments
+    from syncyte.data.fragments.cells import count_file
+    from syncyte.data.fragments.count import Counting, listed_barcodes
     from syncyte.data.fragments.target import make_target
-    from syncyte.data.fragments.write import counts_file
     from syncyte.genome.reference import Reference
     from syncyte.meter import Meter
 
-    listed = listed_barcodes(barcodes)
+    how = Counting(rule, (int(shift[0]), int(shift[1])), listed_barcodes(barcodes))
     target = make_target(genome if isinstance(genome, Reference) else Reference.load(genome), peaks)
-    how = Counting(rule, (int(shift[0]), int(shift[1])), listed)
-    final = None if out is None else Path(out).expanduser()
-    with ExitStack() as stack:
-        file = None if final is None else stack.enter_context(counts_file(final, target.table))
-        meter = stack.enter_context(Meter("counting fragments", "fragments", quiet))
-        folder = None if final is None else final.parent
-        scan = scan_fragments(Path(fragments).expanduser(), target, how, folder, meter.advance)
-        counts = finish(scan, how, min_fragments=min_fragments, force=force, file=file)
+    path, final = Path(fragments).expanduser(), None if out is None else Path(out).expanduser()
+    with Meter("counting fragments", "fragments", quiet) as meter:
+        counts = count_file(path, target, how, final, min_fragments=min_fragments, force=force, advance=meter.advance)
     if plots is not None:
         from syncyte.report.fragments import write_plots
 

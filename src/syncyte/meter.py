@@ -1,4 +1,6 @@
-"""How far a long step over a file has come, and how long it will take: a bar on a terminal, a line now and then elsewhere.
+"""How far a long step over a file has come, and how long it will take.
+
+A bar on a terminal, elsewhere a line about every ten seconds.
 
 Leaves out: training, which has stages and a loss (``train.progress``).
 """
@@ -37,7 +39,9 @@ class Meter:
             from rich.progress import BarColumn, Progress, TextColumn
 
             texts = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-            self._bar = Progress(*texts, TextColumn("{task.fields[facts]}"), console=Console(stderr=True), transient=True)
+            self._bar = Progress(
+                *texts, TextColumn("{task.fields[facts]}"), console=Console(stderr=True), transient=True
+            )
             self._bar.start()
             self._task = self._bar.add_task(self._what, total=1.0, facts="")
         return self

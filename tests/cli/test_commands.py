@@ -170,6 +170,25 @@ def test_data_commands(calls):
     ]
 
 
+def test_fragments(calls, monkeypatch):
+    import syncyte
+
+    class Found:
+        summary = "3 cells"
+
+    monkeypatch.setattr(
+        syncyte.api, "count_fragments", lambda **given: calls.append(("count_fragments", given)) or Found()
+    )
+    assert run("data", "fragments", "F.tsv.gz", "--reference", "R", "--out", "O.h5ad") == "3 cells\nWrote O.h5ad\n"
+    words = "data fragments F.tsv --genome R --out O.h5ad --barcodes B --min-fragments 5 --rule overlap --shift 4 -5"
+    assert run(*words.split(), "--peaks", "P", "--plots", "D", "--force", "--quiet") == ""
+    least = {"barcodes": None, "min_fragments": None, "rule": "ends", "shift": (0, 0), "peaks": None, "plots": None}
+    least |= {"fragments": Path("F.tsv.gz"), "genome": Path("R"), "out": Path("O.h5ad"), "force": False, "quiet": False}
+    most = {"barcodes": Path("B"), "min_fragments": 5, "rule": "overlap", "shift": (4, -5), "peaks": Path("P")}
+    most |= {"fragments": Path("F.tsv"), "plots": Path("D"), "force": True, "quiet": True}
+    assert calls == [("count_fragments", least), ("count_fragments", {**least, **most})]
+
+
 def test_demo(calls):
     run("demo")
     run("demo", "--data", "A.h5mu", "--out", "mine", "--seed", "2", "--device", "cpu", "--quiet")
@@ -202,9 +221,12 @@ def test_the_signatures_are_those_of_the_verbs():
     """The command line and Python bear the same names and defaults."""
     from syncyte import api
 
-    for name in ("train", "embed", "integrate", "annotate", "translate", "evaluate"):
+    names = {name: name for name in ("train", "embed", "integrate", "annotate", "translate", "evaluate")}
+    for name, full in (names | {"count_fragments": "data fragments"}).items():
         verb = inspect.signature(getattr(api, name)).parameters
-        command = inspect.signature(every_command()[name]).parameters
+        command = inspect.signature(every_command()[full]).parameters
+        if name == "count_fragments":  # where nothing is drawn, the common options are taken and not handed on
+            command = {key: value for key, value in command.items() if key not in ("device", "seed")}
         assert set(command) <= set(verb), name
         for key, parameter in command.items():
             if parameter.default is not inspect.Parameter.empty and key not in ("settings", "out", "unclear"):

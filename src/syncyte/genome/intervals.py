@@ -9,7 +9,7 @@ Leaves out: reading files (``tables``), and mapping intervals onto intervals (``
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -20,8 +20,9 @@ from syncyte.errors import GenomeError
 
 # Loops over arrays they are given, which allocate nothing. Without ``_nrt`` every touch of an array counts references:
 # 0.25 microseconds a fragment instead of 0.06.
-compiled = numba.njit(nogil=True, cache=True, _nrt=False)
-inlined = numba.njit(nogil=True, cache=True, _nrt=False, forceinline=True)
+_OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "_nrt": False}
+compiled = numba.njit(**_OPTIONS)
+inlined = numba.njit(**_OPTIONS, forceinline=True)
 
 SHIFT = 10  # bases of a step of the grid, as a power of two
 CENTRE = 50  # bp on either side of a transcription start that count as its centre
@@ -92,7 +93,7 @@ def nothing(chroms: Sequence[str]) -> Lookup:
 
 
 @compiled
-def _fill(offsets, ends, origin, grid):  # noqa: ANN001, ANN202
+def _fill(offsets, ends, origin, grid):
     for chrom in range(len(offsets) - 1):
         row = offsets[chrom]
         for step in range(origin[chrom + 1] - origin[chrom]):
@@ -102,7 +103,7 @@ def _fill(offsets, ends, origin, grid):  # noqa: ANN001, ANN202
 
 
 @inlined
-def first_after(stop, ends, origin, grid, chrom, position):  # noqa: ANN001, ANN202
+def first_after(stop, ends, origin, grid, chrom, position):
     """Row of the first interval of a chromosome that ends after a base; ``stop``, the row after its last, for none.
 
     Takes the arrays one by one: in compiled loops each touch of a tuple of arrays costs more than the look-up.

@@ -48,31 +48,24 @@ def simulate_fragments(
     n, seed
         Fragments, and the seed of everything that is drawn.
     cells
-        Barcodes with cells; their median depth is about ``n / cells``.
+        Barcodes with cells; their mean depth is about ``n / cells``.
     chrom_sizes
         Length in bp of each chromosome.
-    sites
-        Centres of open sites by chromosome (bp), or how many to draw.
-    at_sites
-        Share of fragments at open sites.
-    empty
-        Share of fragments in barcodes without a cell, about five each.
-    suffix
-        What every barcode ends with.
-    level
-        Compression level of zlib.
+    sites, at_sites
+        Centres of open sites by chromosome (bp), or how many to draw; the share of fragments at them.
+    empty, suffix, level
+        Share of fragments in barcodes without a cell, about five each; end of every barcode; level of compression.
 
     Returns
     -------
     dict
-        ``barcodes`` of the cells (list), ``fragments`` of each of them (array), ``empty`` barcodes (number).
+        ``barcodes`` of the cells, ``fragments`` of each of them (array), ``empty`` barcodes (number).
     """
     random = np.random.default_rng(seed)
     droplets = int(n * empty / 5)
     names = _barcodes(cells + droplets, random)
-    depth = np.append(random.lognormal(0, 0.5, cells), np.full(droplets, 0.0))
-    depth[:cells] *= (1 - (empty if droplets else 0)) / depth[:cells].sum()
-    depth[cells:] = empty / max(droplets, 1)
+    depth = random.lognormal(0, 0.5, cells)
+    depth = np.append(depth / depth.sum() * (1 - empty), np.full(droplets, empty / max(droplets, 1)))
     length = np.array(list(chrom_sizes.values()), dtype=np.int64)
     share = random.multinomial(n, length / length.sum())
     made = np.zeros(cells + droplets, dtype=np.int64)
@@ -87,8 +80,8 @@ def simulate_fragments(
             reads = np.minimum(random.geometric(0.6, len(start)), 9)
             for first in range(0, len(start), 1 << 20):
                 part = slice(first, first + (1 << 20))
-                text = _lines(chrom.encode(), start[part], end[part], names, cell[part], suffix.encode(), reads[part])
-                writer.write(text.tobytes())
+                columns = (start[part], end[part], names, cell[part], suffix.encode(), reads[part])
+                writer.write(_lines(chrom.encode(), *columns).tobytes())
         if isinstance(writer, _Blocks):
             writer.finish()
     listed = [row.tobytes().decode() + suffix for row in names[:cells]]
@@ -140,7 +133,7 @@ def _number(text: NDArray[np.uint8], at: int, value: int) -> int:
 
 
 @numba.njit(cache=True)
-def _fill(text, chrom, start, end, names, cell, suffix, reads):  # noqa: ANN001, ANN202
+def _fill(text, chrom, start, end, names, cell, suffix, reads):
     at = 0
     for row in range(len(start)):
         text[at : at + len(chrom)] = chrom
@@ -163,7 +156,7 @@ def _fill(text, chrom, start, end, names, cell, suffix, reads):  # noqa: ANN001,
     return at
 
 
-def _lines(chrom: bytes, start, end, names, cell, suffix: bytes, reads) -> NDArray[np.uint8]:  # noqa: ANN001
+def _lines(chrom: bytes, start, end, names, cell, suffix: bytes, reads) -> NDArray[np.uint8]:
     """Text of fragments."""
     text = np.empty(len(start) * (len(chrom) + len(suffix) + names.shape[1] + 45), dtype=np.uint8)
     spelled = [np.frombuffer(word, dtype=np.uint8) for word in (chrom, suffix)]

@@ -68,7 +68,9 @@ def _ranks(axis: Any, counts: FragmentCounts) -> None:
     some = np.unique(np.geomspace(1, max(len(ranked), 1), 2000).astype(int)) - 1
     axis.plot(some + 1, ranked[some], color="0.6", label="barcodes")
     if len(counts.obs):
-        axis.axhline(counts.obs["fragments"].min(), color="C0", linestyle="--", label=f"{len(counts.obs):,} cells above")
+        axis.axhline(
+            counts.obs["fragments"].min(), color="C0", linestyle="--", label=f"{len(counts.obs):,} cells above"
+        )
     axis.set(xscale="log", yscale="log", xlabel="rank of the barcode", ylabel="fragments")
     axis.legend(frameon=False)
 

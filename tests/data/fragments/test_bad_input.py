@@ -52,7 +52,7 @@ def test_truncated_gzip(bins, tmp_path):
     whole = path.read_bytes()
     for cut in (len(whole) - 40, len(whole) // 2, 1000):
         path.write_bytes(whole[:cut])
-        with pytest.raises(DataError, match="is damaged or cut short .* Copy or download it again"):
+        with pytest.raises(DataError, match=r"is damaged or cut short .* Copy or download it again"):
             count(path, bins)
 
 
@@ -60,7 +60,7 @@ def test_damaged_gzip(bins, tmp_path):
     path = tmp_path / "f.tsv.gz"
     text = gzip.compress(b"chr1\t5\t10\tACGT-1\t1\n" * 50_000)
     path.write_bytes(text[: len(text) // 2] + bytes(100) + text[len(text) // 2 + 100 :])
-    with pytest.raises(DataError, match="is damaged or cut short|is malformed"):
+    with pytest.raises(DataError, match=r"is damaged or cut short|is malformed"):
         count(path, bins)
     path.write_bytes(text + b"junk behind the end")
     with pytest.raises(DataError, match="is damaged or cut short"):
@@ -102,7 +102,7 @@ def test_names_without_chr_are_mapped_and_said(bins, file):
 
 @pytest.mark.parametrize("names", [("chr1", "1"), ("1", "chr1")])
 def test_two_spellings_in_one_file_are_refused(names, bins, file):
-    with pytest.raises(DataError, match="line 2 spells a chromosome .* Give a file with one spelling"):
+    with pytest.raises(DataError, match=r"line 2 spells a chromosome .* Give a file with one spelling"):
         count(file([(name, 5, 10, "AC-1", 1) for name in names]), bins)
 
 
@@ -112,7 +112,9 @@ def test_unknown_chromosomes_are_counted_or_refused(bins, file):
     assert counts.report["fragments_on_unknown_chromosomes"] == 1
     assert "1 fragments on chromosomes the reference lacks (GL000009.2) were left out" in counts.summary
     rows = [GOOD, ("chrA", 5, 10, "ACGT-1", 1), ("chrB", 5, 10, "ACGT-1", 1)]
-    with pytest.raises(GenomeError, match="66.7% of its fragments are on chromosomes it lacks, such as chrA, chrB.*--force"):
+    with pytest.raises(
+        GenomeError, match=r"66.7% of its fragments are on chromosomes it lacks, such as chrA, chrB.*--force"
+    ):
         count(file(rows), bins)
     assert count(file(rows), bins, force=True).report["counts"] == 1
 
@@ -137,7 +139,9 @@ def test_a_wrong_build_shows_at_transcription_starts(peaks, tmp_path, monkeypatc
 
 
 def test_lists_that_match_nothing(bins, file):
-    with pytest.raises(DataError, match=r"None of the 2 barcodes of the list .* begins TTTT-1, GGGG-1; the file has ACGT-1"):
+    with pytest.raises(
+        DataError, match=r"None of the 2 barcodes of the list .* begins TTTT-1, GGGG-1; the file has ACGT-1"
+    ):
         count(file([GOOD]), bins, barcodes=["TTTT-1", "GGGG-1"])
 
 
@@ -148,14 +152,14 @@ def test_too_few_fragments(bins, file):
 
 def test_a_reference_without_regions(sizes, tmp_path, file):
     empty = build_reference(tmp_path / "ref", chrom_sizes=sizes)
-    with pytest.raises(GenomeError, match="has no regions to count fragments on. Build one with regions"):
+    with pytest.raises(GenomeError, match=r"has no regions to count fragments on. Build one with regions"):
         count(file([GOOD]), empty)
 
 
 def test_options_that_are_none(bins, file, tmp_path):
-    with pytest.raises(ConfigError, match="Unknown counting rule 'end'. Did you mean 'ends'"):
+    with pytest.raises(ConfigError, match=r"Unknown counting rule 'end'. Did you mean 'ends'"):
         count(file([GOOD]), bins, rule="end")
-    with pytest.raises(DataError, match="written as .h5ad"):
+    with pytest.raises(DataError, match=r"written as .h5ad"):
         count(file([GOOD]), bins, out=tmp_path / "x.h5mu")
     with pytest.raises(GenomeError, match="has no peaks on chromosomes of the reference"):
         count(file([GOOD]), bins, peaks=file([("chrQ", 1, 2)], "p.bed"))
@@ -178,7 +182,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(what: str, bins, file, tmp_path,
     else:
         monkeypatch.setattr("syncyte.data.fragments.write.CountsFile.write_rows", full)
     folder = tmp_path / "out"
-    with pytest.raises(DataError, match="The disk is full while writing .*x.h5ad"):
+    with pytest.raises(DataError, match=r"The disk is full while writing .*x.h5ad"):
         count(file([GOOD]), bins, out=folder / "x.h5ad")
     assert list(folder.iterdir()) == []
 

@@ -151,7 +151,14 @@ def test_the_table_of_barcodes_grows(bins, file, monkeypatch):
 def test_comments_columns_and_line_ends(name: str, end: str, bins, tmp_path):
     import gzip
 
-    lines = ["# id=x", "", "chr1\t5\t10\tAC-1", "chr1\t5\t10\tAC-1\t2", "chr1\t5\t10\tAC-1\t2\t+", "chr2\t0\t3\tAC-1\t1"]
+    lines = [
+        "# id=x",
+        "",
+        "chr1\t5\t10\tAC-1",
+        "chr1\t5\t10\tAC-1\t2",
+        "chr1\t5\t10\tAC-1\t2\t+",
+        "chr2\t0\t3\tAC-1\t1",
+    ]
     text = end.join(lines).encode()  # no line end behind the last line
     path = tmp_path / name
     path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)

@@ -1,8 +1,8 @@
 """Barcodes: the table the parser fills, lists of cells, and which barcodes are cells where no list is given.
 
-The rule without a list: barcodes with at least ``LEAST`` fragments are binned by the logarithm of their fragments. The mode
-of the cells is where the barcodes of a bin hold most fragments together; the threshold is the emptiest place below it
-(the upper one of equals), down to a thousandth of the mode. A file of cells only keeps all of them.
+The rule without a list: barcodes with at least ``LEAST`` fragments are binned by the logarithm of their fragments. The
+mode of the cells is where the barcodes of a bin hold most fragments together; the threshold is the emptiest place below
+it (the upper one of equals), down to a thousandth of the mode. A file of cells only keeps all of them.
 
 Leaves out: doublets, and tests of single barcodes against the background.
 """
@@ -41,7 +41,7 @@ def empty_table(slots: int = 1 << 18) -> Barcodes:
 
 def grown(table: Barcodes) -> Barcodes:
     """Table with twice the room and the same barcodes under the same ids."""
-    count, size = (int(number) for number in table.used)
+    count = int(table.used[0])
     larger = empty_table(len(table.slots))
     text = np.zeros(max(len(larger.text), 2 * len(table.text)), dtype=np.uint8)
     larger = larger._replace(text=text)
@@ -114,15 +114,16 @@ def fit_suffix(listed: list[str], seen: Sequence[str]) -> tuple[list[str], int, 
     Returns
     -------
     tuple
-        The list as the file spells it, in the same order; the suffix to take off the file's barcodes (-1 for none); and a
-        sentence where something was done.
+        The list as the file spells it, in the same order; the suffix to take off the file's barcodes (-1 for none); and
+        a sentence where something was done.
     """
     mine, theirs = _suffixes(listed), _suffixes(seen)
     if None not in mine and theirs == {None}:
         bare = [match[1] for name in listed if (match := _SUFFIX.fullmatch(name))]
         if len(set(bare)) < len(bare):
             raise DataError(
-                f"The list of barcodes has several suffixes ({_said(mine)}), the fragment file has none, so that a barcode "
+                f"The list of barcodes has several suffixes ({_said(mine)}), the fragment file has "
+                "none, so that a barcode "
                 "of the file may mean several cells. Give the list of this file's sample alone."
             )
         return bare, -1, f"the suffix {_said(mine)} of the list was taken off: the file has none"
@@ -167,10 +168,13 @@ def cell_threshold(fragments: NDArray[np.int64]) -> tuple[int, str]:
     valley = low + len(below) - 1 - int(below[::-1].argmin())
     threshold = int(np.ceil(10 ** (edges[valley] + BIN / 2)))
     depth = density[valley] / max(density[mode], 1e-9)
-    text = f"barcodes with at least {threshold:,} fragments are cells: the gap below the mode at {10 ** edges[mode]:,.0f}"
+    text = (
+        f"barcodes with at least {threshold:,} fragments are cells: the gap below the mode at {10 ** edges[mode]:,.0f}"
+    )
     if depth > 0.5:
         text += (
-            "; cells and empty droplets are not clearly apart (the gap is half as full as the mode or more), so look at "
+            "; cells and empty droplets are not clearly apart (the gap is half as full as the mode or "
+            "more), so look at "
             "the plot of ranks and set min_fragments (--min-fragments) or a list (--barcodes)"
         )
     return threshold, text

@@ -6,6 +6,7 @@ Leaves out: the pass over the file (``count``), how counts are written (``write`
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,16 +19,20 @@ from numpy.typing import NDArray
 
 from syncyte.data.fragments import parse as loop
 from syncyte.data.fragments.barcodes import LEAST, cell_threshold
-from syncyte.data.fragments.count import Counting, Scan, spelled
+from syncyte.data.fragments.count import Advance, Counting, Scan, scan_fragments, spelled
 from syncyte.data.fragments.quality import enrichment, quality
-from syncyte.data.fragments.write import CountsFile
+from syncyte.data.fragments.target import Target
+from syncyte.data.fragments.write import CountsFile, counts_file
 from syncyte.errors import DataError, GenomeError
 from syncyte.genome.coordinates import chromosome_name, region_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-WRONG_TSS, ENOUGH = 1.2, 5_000  # enrichment of all cells together below which the build is wrong; flank insertions needed
+WRONG_TSS, ENOUGH = (
+    1.2,
+    5_000,
+)  # enrichment of all cells together below which the build is wrong; flank insertions needed
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,10 @@ class FragmentCounts:
         if self.matrix is None:
             return anndata.read_h5ad(str(self.path))
         return anndata.AnnData(
-            self.matrix, obs=self.obs, var=self.regions.set_axis(region_names(self.regions)), uns={"syncyte": {"fragments": self.report}}
+            self.matrix,
+            obs=self.obs,
+            var=self.regions.set_axis(region_names(self.regions)),
+            uns={"syncyte": {"fragments": self.report}},
         )
 
     @property
@@ -73,7 +81,8 @@ class FragmentCounts:
         """Some lines for people."""
         said = self.report
         lines = [
-            f"{said['fragments_read']:,} fragments read, {said['fragments_of_cells']:,} of them in {said['cells']:,} cells",
+            f"{said['fragments_read']:,} fragments read, {said['fragments_of_cells']:,} of them in "
+            f"{said['cells']:,} cells",
             f"{said['counts']:,} counts in {said['nonzero']:,} places of {said['cells']:,} cells x {said['regions']:,} "
             f"regions ({said['rule']})",
             said["cells_rule"],
@@ -81,6 +90,22 @@ class FragmentCounts:
         median = self.obs.median(numeric_only=True)
         lines.append("medians: " + ", ".join(f"{name} {value:,.3g}" for name, value in median.items()))
         return "\n".join([*lines, *said["notes"]])
+
+
+def count_file(
+    path: Path,
+    target: Target,
+    how: Counting,
+    out: Path | None,
+    *,
+    min_fragments: int | None = None,
+    force: bool = False,
+    advance: Advance | None = None,
+) -> FragmentCounts:
+    """Count a fragment file, into ``out`` or into memory; the parameters are those of the two steps."""
+    with nullcontext() if out is None else counts_file(out, target.table) as file:
+        scan = scan_fragments(path, target, how, None if out is None else out.parent, advance)
+        return finish(scan, how, min_fragments=min_fragments, force=force, file=file)
 
 
 def finish(
@@ -139,7 +164,8 @@ def _cells(
         if not found:
             first = ", ".join(listed[:3])
             raise DataError(
-                f"None of the {len(listed):,} barcodes of the list is in {scan.path} (the list begins {first}; the file "
+                f"None of the {len(listed):,} barcodes of the list is in {scan.path} (the list begins "
+                f"{first}; the file "
                 f"has {_seen(scan.path)}). Give the list of this sample; of a multiome, the ATAC barcodes."
             )
         kept = np.flatnonzero(fragments >= (least or 0))
@@ -170,9 +196,9 @@ def _seen(path: Path) -> str:
 def check_build(scan: Scan, force: bool) -> str:
     """Tell whether the fragments lie on the reference's genome build.
 
-    Against it speak: more than half of the fragments on chromosomes the reference lacks; more than 0.1 % (and 2) that end
-    beyond their chromosome; no more insertions at transcription starts than 2 kb away, over all barcodes, where there are
-    enough to tell.
+    Against it speak: more than half of the fragments on chromosomes the reference lacks; more than 0.1 % (and 2) that
+    end beyond their chromosome; no more insertions at transcription starts than 2 kb away, over all barcodes, where
+    there are enough to tell.
 
     Raises
     ------
@@ -191,7 +217,8 @@ def check_build(scan: Scan, force: bool) -> str:
         wrong = f"{beyond:,} fragments ({beyond / (read - lost):.2%}) end beyond the end of their chromosome"
     elif flank >= ENOUGH and enrichment(np.array(centre), np.array(flank)) < WRONG_TSS:
         wrong = (
-            f"insertions are {enrichment(np.array(centre), np.array(flank)):.2f} times as dense at transcription starts as "
+            f"insertions are {enrichment(np.array(centre), np.array(flank)):.2f} times as dense at "
+            "transcription starts as "
             "2 kb away, and several times would be expected"
         )
     if wrong and not force:

@@ -1,7 +1,7 @@
 """Fragments to counts: one pass over the file, then the rows of the cells.
 
-Three rules (``RULES``). A fragment is the half-open interval of a line; its ends are the first base and the last one, where
-the transposase cut.
+Three rules (``RULES``). A fragment is the half-open interval of a line; its ends are the first base and the last one,
+where the transposase cut.
 
 ``ends`` (default)
     A fragment counts once for each region that holds one of its ends, or both. (SnapATAC2: ``paired-insertion``)
@@ -146,9 +146,7 @@ def _begin(path: Path, target: Target, how: Counting, runs: Runs, block: Block) 
     return Scan(path, target, table, rules, runs, notes=notes)
 
 
-def _block(
-    scan: Scan, block: Block, pairs: tuple[NDArray, NDArray], filled: int, known: int
-) -> tuple[int, int]:
+def _block(scan: Scan, block: Block, pairs: tuple[NDArray, NDArray], filled: int, known: int) -> tuple[int, int]:
     """Parse a block, acting on whatever the loop comes back with."""
     target, at, names = scan.target, 0, scan.names()
     while True:
@@ -198,7 +196,9 @@ def _add_chrom(scan: Scan, name: str) -> None:
             f"{spelled}. Give a file with one spelling."
         )
     if len(scan.chroms) > 100_000:
-        raise DataError(f"{scan.path} has more than 100,000 chromosome names, the last {name[:40]!r}: no fragment file.")
+        raise DataError(
+            f"{scan.path} has more than 100,000 chromosome names, the last {name[:40]!r}: no fragment file."
+        )
     scan.chroms.append(name)
 
 
@@ -214,7 +214,8 @@ def _complaint(scan: Scan, why: int, fields: list[str]) -> str:
             "suffix, so that a barcode of the list may mean several cells. Give the list with its suffixes."
         )
     return (
-        f"{place} is malformed: {shown!r}. Expected chromosome, start, end, barcode and, where there is a fifth column, "
+        f"{place} is malformed: {shown!r}. Expected chromosome, start, end, barcode and, where there "
+        "is a fifth column, "
         "read pairs; tab-separated, whole numbers."
     )
 

@@ -4,8 +4,8 @@ One pass over each line, no object made. A barcode is a key of 64 bits: up to 24
 with the number after ``-``; anything else by a hash of its bytes, which are compared. The loop stops at whatever
 needs a decision (a new chromosome, a full buffer, a malformed line) and says where; the caller acts and calls again.
 
-A line is ``chromosome, start, end, barcode [, read pairs [, ...]]``, tab-separated, 0-based half-open. Lines that are empty
-or begin with ``#`` are passed over.
+A line is ``chromosome, start, end, barcode [, read pairs [, ...]]``, tab-separated, 0-based half-open. Lines that are
+empty or begin with ``#`` are passed over.
 
 Leaves out: reading and inflating files (``read``), and what the numbers become (``runs``, ``quality``).
 """
@@ -67,7 +67,7 @@ class Rules(NamedTuple):
 
 
 @inlined
-def _number(text, at):  # noqa: ANN001, ANN202
+def _number(text, at):
     """Whole number at a place, and the place after it; the same place where there is none of up to 9 digits."""
     value, here = np.int64(0), at
     digit = np.int64(text[here]) - 48
@@ -79,7 +79,7 @@ def _number(text, at):  # noqa: ANN001, ANN202
 
 
 @inlined
-def _chrom(text, at, letters, offsets, known):  # noqa: ANN001, ANN202
+def _chrom(text, at, letters, offsets, known):
     """Number of the chromosome name that begins here, and the place after its tab; -1 for a new name, -2 for no tab."""
     low = offsets[known]
     size = offsets[known + 1] - low
@@ -106,8 +106,8 @@ def _chrom(text, at, letters, offsets, known):  # noqa: ANN001, ANN202
 
 
 @inlined
-def _barcode(text, at, strip):  # noqa: ANN001, ANN202
-    """Key of the barcode that begins here, place after it, its length as it is kept (-1: another suffix than expected)."""
+def _barcode(text, at, strip):
+    """Key of the barcode here, the place after it, its length as kept (-1: another suffix than the one expected)."""
     key, here = np.uint64(0), at
     base = _BASE[text[here]]
     while base < 4:
@@ -124,7 +124,7 @@ def _barcode(text, at, strip):  # noqa: ANN001, ANN202
         size = here - at
         if strip >= 0 and number:
             size = bases if number == strip else np.int64(-1)
-            number = 0
+            number = np.int64(0)
         return (key << np.uint64(15)) | np.uint64((bases << 10) | number), here, size
     here = at
     key = np.uint64(14695981039346656037)
@@ -146,7 +146,7 @@ def _barcode(text, at, strip):  # noqa: ANN001, ANN202
 
 
 @inlined
-def _find(text, at, size, key, slots, letters, offsets, used, listed):  # noqa: ANN001, ANN202
+def _find(text, at, size, key, slots, letters, offsets, used, listed):
     """Id of a barcode, new ones added unless the list is fixed (-1); -2 where the table must grow first."""
     mask = np.int64(len(slots) // 2 - 1)
     slot = np.int64((key * _MIX) >> np.uint64(32)) & mask
@@ -179,7 +179,7 @@ def _find(text, at, size, key, slots, letters, offsets, used, listed):  # noqa: 
 
 
 @compiled
-def add_barcodes(text, at, stop, strip, table):  # noqa: ANN001, ANN202
+def add_barcodes(text, at, stop, strip, table):
     """Put barcodes, one a line, into the table; the place where it must grow, or -1 when done."""
     while at < stop:
         key, here, size = _barcode(text, at, strip)
@@ -190,7 +190,7 @@ def add_barcodes(text, at, stop, strip, table):  # noqa: ANN001, ANN202
 
 
 @inlined
-def _emit(mode, stop, starts, ends, origin, grid, chrom, start, last, cell, rows, columns, filled):  # noqa: ANN001, ANN202
+def _emit(mode, stop, starts, ends, origin, grid, chrom, start, last, cell, rows, columns, filled):
     """Write down the regions that a fragment counts in; how many pairs there are now, -1 where they do not fit."""
     first = first_after(stop, ends, origin, grid, chrom, start)
     if mode == 2:
@@ -209,16 +209,28 @@ def _emit(mode, stop, starts, ends, origin, grid, chrom, start, last, cell, rows
 
 
 @inlined
-def _tss(stats, cell, stop, starts, ends, origin, grid, weights, chrom, position):  # noqa: ANN001, ANN202
-    row = first_after(stop, ends, origin, grid, chrom, position)
-    if row < stop and starts[row] <= position:
-        stats[cell, 5] += weights[row, 0]
-        stats[cell, 6] += weights[row, 1]
+def _measure(stats, cell, start, last, chrom, tss, weights, peaks):
+    """Add a fragment to the numbers of its barcode."""
+    stats[cell, 0] += 1
+    width = last + 1 - start
+    if width < MONO:
+        stats[cell, 2 if width < FREE else 3] += 1
+    if len(weights):
+        stop = tss.offsets[chrom + 1]
+        for place in (start, last):
+            row = first_after(stop, tss.ends, tss.origin, tss.grid, chrom, place)
+            if row < stop and tss.starts[row] <= place:
+                stats[cell, 5] += weights[row, 0]
+                stats[cell, 6] += weights[row, 1]
+    if len(peaks.ends) > 1:
+        stop = peaks.offsets[chrom + 1]
+        row = first_after(stop, peaks.ends, peaks.origin, peaks.grid, chrom, start)
+        stats[cell, 7] += row < stop and peaks.starts[row] <= last
 
 
 @inlined
-def _fields(text, at, name_text, name_offsets, known, strip):  # noqa: ANN001, ANN202
-    """Fields of one line: why it cannot be used, chromosome, start, end, place and size and key of barcode, reads, stop."""
+def _fields(text, at, name_text, name_offsets, known, strip):
+    """Why a line cannot be used, chromosome, start, end, place, size and key of the barcode, reads, the next line."""
     key = np.uint64(0)
     name, here = _chrom(text, at, name_text, name_offsets, known)
     if name < 0:
@@ -245,7 +257,7 @@ def _fields(text, at, name_text, name_offsets, known, strip):  # noqa: ANN001, A
 
 
 @compiled
-def parse(text, at, stop, names, known, table, rules, regions, tss, weights, peaks, tally, rows, columns, filled):  # noqa: ANN001, ANN202
+def parse(text, at, stop, names, known, table, rules, regions, tss, weights, peaks, tally, rows, columns, filled):
     """Read whole lines from ``at`` to ``stop``.
 
     Returns
@@ -257,8 +269,6 @@ def parse(text, at, stop, names, known, table, rules, regions, tss, weights, pea
     slots, letters, offsets, used, stats = table
     mode, shift_start, shift_end, strip, listed, mito = rules
     offset, starts, ends, origin, grid = regions
-    offset_t, starts_t, ends_t, origin_t, grid_t = tss
-    offset_p, starts_p, ends_p, origin_p, grid_p = peaks
     why, lines, passed, unknown, beyond, unlisted, within = DONE, 0, 0, 0, 0, 0, 0
     while at < stop:
         if text[at] == 35 or text[at] == 10 or text[at] == 13:  # comment, empty line
@@ -269,7 +279,9 @@ def parse(text, at, stop, names, known, table, rules, regions, tss, weights, pea
         if filled + 2 > len(rows):
             why = FULL
             break
-        why, known, start, end, begin, size, key, reads, after = _fields(text, at, name_text, name_offsets, known, strip)
+        why, known, start, end, begin, size, key, reads, after = _fields(
+            text, at, name_text, name_offsets, known, strip
+        )
         if why != DONE:
             break
         chrom = code[known]
@@ -296,17 +308,7 @@ def parse(text, at, stop, names, known, table, rules, regions, tss, weights, pea
         if chrom == mito:
             stats[cell, 4] += 1
         else:
-            stats[cell, 0] += 1
-            width = last + 1 - start
-            if width < MONO:
-                stats[cell, 2 if width < FREE else 3] += 1
-            if len(weights):
-                stop_t = offset_t[chrom + 1]
-                for place in (start, last):
-                    _tss(stats, cell, stop_t, starts_t, ends_t, origin_t, grid_t, weights, chrom, place)
-            if len(ends_p) > 1:
-                row = first_after(offset_p[chrom + 1], ends_p, origin_p, grid_p, chrom, start)
-                stats[cell, 7] += row < offset_p[chrom + 1] and starts_p[row] <= last
+            _measure(stats, cell, start, last, chrom, tss, weights, peaks)
         at, lines = after, lines + 1
     tally[READ] += lines - passed
     tally[UNKNOWN] += unknown

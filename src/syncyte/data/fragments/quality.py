@@ -10,8 +10,8 @@
     Mono-nucleosomal fragments (147 to 293 bp) over nucleosome-free ones (below 147 bp); NaN without the latter.
 ``tss_enrichment``
     Insertions within 50 bp of a transcription start, per base (101), over those 1,901 to 2,000 bp away on either side,
-    per base (200). One insertion is added to the flanks, so that shallow cells have a number; places near several starts
-    count for each. Starts are those of genes, one each.
+    per base (200). One insertion is added to the flanks, so that shallow cells have a number; places near several
+    starts count for each. Starts are those of genes, one each.
 ``frip``
     Share of fragments that overlap a peak by at least one base.
 

@@ -8,6 +8,7 @@ Leaves out: remote files, and parsing (``parse``).
 
 from __future__ import annotations
 
+import gzip
 import threading
 import zlib
 from collections.abc import Iterator
@@ -23,15 +24,13 @@ from syncyte.data.fragments.parse import PAD
 from syncyte.errors import DataError
 
 try:
-    from isal import igzip as gzip
-    from isal import isal_zlib
-
-    FAULTS: tuple[type[Exception], ...] = (EOFError, zlib.error, isal_zlib.error, gzip.BadGzipFile)
+    from isal.igzip import IGzipFile as GzipFile
+    from isal.isal_zlib import error as InflateError
 except ImportError:  # no wheel for this machine: the same, inflated three times slower
-    import gzip  # type: ignore[no-redef]
+    from gzip import GzipFile  # type: ignore[assignment]
+    from zlib import error as InflateError  # type: ignore[assignment]
 
-    FAULTS = (EOFError, zlib.error, gzip.BadGzipFile)
-
+FAULTS: Any = (EOFError, zlib.error, InflateError, gzip.BadGzipFile)
 BLOCK = 1 << 22  # bytes of text
 AHEAD = 2  # blocks that wait for the parser
 
@@ -128,9 +127,7 @@ def _lines(path: Path) -> Iterator[Block]:
     with path.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
-        stream: Any = gzip.GzipFile(fileobj=raw) if packed and "isal" not in gzip.__name__ else raw
-        if packed and stream is raw:
-            stream = gzip.IGzipFile(fileobj=raw)
+        stream = cast(IO[bytes], GzipFile(fileobj=raw) if packed else raw)
         while True:
             text = pool[number % len(pool)]
             if len(rest) * 2 > len(text):  # a line of megabytes: no fragment, but the parser says so

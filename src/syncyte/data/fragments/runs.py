@@ -1,9 +1,9 @@
 """Pairs of (barcode, region) to rows of counts, with bounded memory: sorted runs in a file, merged at the end.
 
-The parser fills a buffer of pairs; a full one is sorted by barcode with one counting sort, equal pairs become a count, and
-the *run* goes to a file without a name, which vanishes with the process however it ends. From a position-sorted file
-every run covers a stretch of the genome, so that the rows of runs merge by appending; from any other order they are
-sorted when merged. Nothing is ever sorted by barcode as text, and no order of the file is asked for.
+The parser fills a buffer of pairs; a full one is sorted by barcode with one counting sort, equal pairs become a count,
+and the *run* goes to a file without a name, which vanishes with the process however it ends. From a position-sorted
+file every run covers a stretch of the genome, so that the rows of runs merge by appending; from any other order they
+are sorted when merged. Nothing is ever sorted by barcode as text, and no order of the file is asked for.
 
 Leaves out: who is a cell (``barcodes``), and the file of counts (``write``).
 """
@@ -84,7 +84,8 @@ class Runs:
         Yields
         ------
         tuple
-            ``lengths (k,)`` int64 of the next ``k`` rows, ``columns`` int32 ascending in each row, and ``counts`` int32.
+            ``lengths (k,)`` int64 of the next ``k`` rows, ``columns`` int32 ascending in each row, and ``counts``
+            int32.
         """
         if not self._runs:
             yield np.zeros(len(ids), dtype=np.int64), np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int32)
@@ -143,7 +144,7 @@ class Runs:
 
 
 @compiled
-def _group(rows, columns, place, out):  # noqa: ANN001, ANN202
+def _group(rows, columns, place, out):
     """Stable counting sort by row; ``place`` becomes where each row begins."""
     for row in rows:
         place[row] += 1
@@ -162,7 +163,7 @@ def _group(rows, columns, place, out):  # noqa: ANN001, ANN202
 
 
 @compiled
-def _count(place, regions, counts):  # noqa: ANN001, ANN202
+def _count(place, regions, counts):
     """Sort each row and make equal regions one count, in place; ``place`` follows, the number of pairs comes back."""
     written = np.int64(0)
     for row in range(len(place) - 1):
@@ -183,7 +184,7 @@ def _count(place, regions, counts):  # noqa: ANN001, ANN202
 
 
 @compiled
-def _sort(values, low, high):  # noqa: ANN001, ANN202
+def _sort(values, low, high):
     """Sort a stretch: by insertion while that is cheap, as it is for nearly sorted ones, else by heap."""
     moves, budget = np.int64(0), 8 * (high - low) + 64
     for place in range(low + 1, high):
@@ -199,7 +200,7 @@ def _sort(values, low, high):  # noqa: ANN001, ANN202
 
 
 @compiled
-def _sift(values, low, root, size):  # noqa: ANN001, ANN202
+def _sift(values, low, root, size):
     while 2 * root + 1 < size:
         child = 2 * root + 1
         if child + 1 < size and values[low + child + 1] > values[low + child]:
@@ -211,7 +212,7 @@ def _sift(values, low, root, size):  # noqa: ANN001, ANN202
 
 
 @compiled
-def _heap(values, low, high):  # noqa: ANN001, ANN202
+def _heap(values, low, high):
     size = high - low
     for root in range(size // 2 - 1, -1, -1):
         _sift(values, low, root, size)
@@ -221,7 +222,7 @@ def _heap(values, low, high):  # noqa: ANN001, ANN202
 
 
 @compiled
-def _append(regions, numbers, first, size, cursor, columns, counts):  # noqa: ANN001, ANN202
+def _append(regions, numbers, first, size, cursor, columns, counts):
     """Copy the rows of one run behind what is there of each row."""
     for row in range(len(first)):
         here, start = cursor[row], np.int64(first[row])
@@ -241,7 +242,7 @@ def _mixed(edges: NDArray[np.int64], columns: NDArray[np.int32]) -> NDArray[np.b
 
 
 @compiled
-def _combine(edges, columns, counts, lengths):  # noqa: ANN001, ANN202
+def _combine(edges, columns, counts, lengths):
     """Add up equal neighbours in each sorted row, in place."""
     written = np.int64(0)
     for row in range(len(edges) - 1):

@@ -1,6 +1,7 @@
 """What fragments are counted on: chromosomes, regions, transcription starts and peaks, ready for the parser.
 
-The one door between a reference folder and the counting; anything that gives sorted disjoint regions can stand behind it.
+The one door between a reference folder and the counting; anything that gives sorted disjoint regions can stand behind
+it.
 
 Leaves out: counting.
 """
@@ -97,9 +98,7 @@ def make_target(reference: Reference, peaks: str | Path | None = None) -> Target
         inside, words = _peaks(Path(peaks).expanduser(), chroms), f"peaks of {Path(peaks).name}"
     elif not _tiled(regions):
         inside, words = regions, "regions of the reference"
-    return Target(
-        reference.name, reference.hash, chroms, sizes, table, regions, tss, weights, inside, words
-    )
+    return Target(reference.name, reference.hash, chroms, sizes, table, regions, tss, weights, inside, words)
 
 
 def _tiled(regions: Lookup) -> bool:
@@ -113,7 +112,8 @@ def _peaks(path: Path, chroms: tuple[str, ...]) -> Lookup:
     known = table[table["chrom"].isin(chroms)]
     if not len(known):
         raise GenomeError(
-            f"{path} has no peaks on chromosomes of the reference: it has {', '.join(table['chrom'].cat.categories[:5])}, "
+            f"{path} has no peaks on chromosomes of the reference: it has "
+            f"{', '.join(table['chrom'].cat.categories[:5])}, "
             f"the reference {', '.join(chroms[:5])}. Give peaks of the same genome build."
         )
     merged = merge_overlaps(known[["chrom", "start", "end"]])

@@ -1,7 +1,7 @@
 """The file of counts: CSR of int32 without compression, cheap to read by rows, with every region of the reference.
 
-``var`` does not depend on the cells and is written before the fragments are read, which shows at once whether the place can
-be written to. The file appears under its name only when it is whole.
+``var`` does not depend on the cells and is written before the fragments are read, which shows at once whether the place
+can be written to. The file appears under its name only when it is whole.
 
 Leaves out: what the counts are (``cells``).
 """
@@ -40,7 +40,8 @@ class CountsFile:
         shape = np.array((cells, self._columns))
         group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape})
         data, indices = (
-            group.create_dataset(name, (0,), np.int32, maxshape=(None,), chunks=(CHUNK,)) for name in ("data", "indices")
+            group.create_dataset(name, (0,), np.int32, maxshape=(None,), chunks=(CHUNK,))
+            for name in ("data", "indices")
         )
         lengths, total, filled = [], 0, 0
         for length, columns, counts in blocks:
@@ -77,7 +78,9 @@ def counts_file(out: Path, regions: pd.DataFrame) -> Iterator[CountsFile]:
         ``(r, 3)`` the columns of the counts.
     """
     if out.suffix != ".h5ad":
-        raise DataError(f"Counts of fragments are written as .h5ad, and {out} is named otherwise. Name it {out.stem}.h5ad.")
+        raise DataError(
+            f"Counts of fragments are written as .h5ad, and {out} is named otherwise. Name it {out.stem}.h5ad."
+        )
     with atomic_file(out) as path, h5py.File(path, "w") as root:
         yield CountsFile(out, root, regions)
 
@@ -104,7 +107,7 @@ def _write_var(group: h5py.Group, regions: pd.DataFrame) -> None:
 
 
 @compiled
-def _spell(text, letters, edges, code, start, end):  # noqa: ANN001, ANN202
+def _spell(text, letters, edges, code, start, end):
     """Names ``chr1:100-200``, one a row, as ``coordinates.region_names`` spells them; 20 times its speed."""
     for row in range(len(text)):
         at = 0
