@@ -172,6 +172,12 @@ def test_a_place_that_cannot_be_written(bins, file, tmp_path):
         count(file([GOOD]), bins, out=tmp_path / "locked" / "x.h5ad")
 
 
+def test_a_place_below_a_file(bins, file, tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(DataError, match="Cannot write"):
+        count(file([GOOD]), bins, out=tmp_path / "taken" / "x.h5ad")
+
+
 @pytest.mark.parametrize("what", ["runs", "counts"])
 def test_a_full_disk_is_said_and_leaves_nothing(what: str, bins, file, tmp_path, monkeypatch):
     def full(*arguments, **keywords):
