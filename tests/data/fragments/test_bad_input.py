@@ -93,6 +93,11 @@ def test_a_line_without_end_is_refused_in_bounded_time(bins, tmp_path, monkeypat
         count(tmp_path / "f.tsv", bins)
 
 
+def test_a_chromosome_name_of_no_chromosome(bins, file):
+    with pytest.raises(DataError, match="line 2 begins with 'xxx.*too long for a chromosome name"):
+        count(file([GOOD, ("x" * 300, 5, 10, "A", 1)]), bins)
+
+
 def test_names_without_chr_are_mapped_and_said(bins, file):
     counts = count(file([("1", 5, 10, "AC-1", 1), ("X", 5, 10, "AC-1", 1), ("MT", 5, 10, "AC-1", 1)]), bins)
     assert counts.report["counts"] == 2

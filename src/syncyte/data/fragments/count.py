@@ -195,6 +195,10 @@ def _add_chrom(scan: Scan, name: str) -> None:
             f"{scan.path} line {scan.lines + 1} spells a chromosome {name!r} that is {met[0]!r} before; both would be "
             f"{spelled}. Give a file with one spelling."
         )
+    if len(name.encode()) >= loop.PAD // 2:  # the loop compares that far behind a text
+        raise DataError(
+            f"{scan.path} line {scan.lines + 1} begins with {name[:40]!r}..., too long for a chromosome name."
+        )
     if len(scan.chroms) > 100_000:
         raise DataError(
             f"{scan.path} has more than 100,000 chromosome names, the last {name[:40]!r}: no fragment file."

@@ -101,14 +101,14 @@ class Runs:
                 row = rank[known]
                 length = np.diff(np.append(start, run.pairs))
                 first[number, row[row >= 0]], size[number, row[row >= 0]] = start[row >= 0], length[row >= 0]
-            memory.madvise(mmap.MADV_DONTNEED)
+            _drop(memory)
             total = np.cumsum(size.sum(axis=0, dtype=np.int64))
             low = 0
             while low < len(ids):
                 before = total[low - 1] if low else 0
                 high = max(low + 1, int(np.searchsorted(total, before + BLOCK, side="right")))
                 yield self._merge(memory, first[:, low:high], size[:, low:high], int(total[high - 1] - before))
-                memory.madvise(mmap.MADV_DONTNEED)  # read once: out of this process's memory
+                _drop(memory)
                 low = high
 
     def _index(self, memory: mmap.mmap, run: Run) -> tuple[NDArray, NDArray]:
@@ -141,6 +141,13 @@ class Runs:
         lengths = np.empty(len(place), dtype=np.int64)
         kept = _combine(edges, columns, counts, lengths)
         return lengths, columns[:kept], counts[:kept]
+
+
+def _drop(memory: mmap.mmap) -> None:
+    """Take what was read out of this process's memory, where the system can: it is read once."""
+    advice = getattr(mmap, "MADV_DONTNEED", None)
+    if advice is not None:
+        memory.madvise(advice)
 
 
 @compiled
