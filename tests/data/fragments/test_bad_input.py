@@ -94,7 +94,7 @@ def test_a_line_without_end_is_refused_in_bounded_time(bins, tmp_path, monkeypat
 
 
 def test_a_chromosome_name_of_no_chromosome(bins, file):
-    with pytest.raises(DataError, match="line 2 begins with 'xxx.*too long for a chromosome name"):
+    with pytest.raises(DataError, match=r"line 2 begins with 'xxx.*too long for a chromosome name"):
         count(file([GOOD, ("x" * 300, 5, 10, "A", 1)]), bins)
 
 
