@@ -26,7 +26,7 @@ LAYERS = (
     {"modalities"},
     {"data", "nn", "metrics", "baselines"},
     {"genome"},
-    {"types", "config", "atomic"},
+    {"types", "config", "atomic", "meter"},
     {"errors"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -27,7 +27,19 @@ HEAVY = {
     "matplotlib",
     "h5py",
 }
-VERBS = ["read", "train", "load", "embed", "integrate", "annotate", "translate", "evaluate", "demo", "simulate"]
+VERBS = [
+    "read",
+    "count_fragments",
+    "train",
+    "load",
+    "embed",
+    "integrate",
+    "annotate",
+    "translate",
+    "evaluate",
+    "demo",
+    "simulate",
+]
 MODULES = sorted(
     ".".join(["syncyte", *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(".__init__")
     for path in SOURCE.rglob("*.py")

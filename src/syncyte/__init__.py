@@ -11,13 +11,25 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers only
-    from syncyte.api import annotate, embed, evaluate, harmonise, integrate, load, read, train, translate
+    from syncyte.api import (
+        annotate,
+        count_fragments,
+        embed,
+        evaluate,
+        harmonise,
+        integrate,
+        load,
+        read,
+        train,
+        translate,
+    )
     from syncyte.recipes.simulate import simulate
     from syncyte.walkthrough import demo
 
 _VERBS = {
     "read": ("syncyte.api", "read"),
     "harmonise": ("syncyte.api", "harmonise"),
+    "count_fragments": ("syncyte.api", "count_fragments"),
     "train": ("syncyte.api", "train"),
     "load": ("syncyte.api", "load"),
     "embed": ("syncyte.api", "embed"),
@@ -32,6 +44,7 @@ _VERBS = {
 __all__ = [  # noqa: RUF022 - the order in which a user meets them
     "read",
     "harmonise",
+    "count_fragments",
     "train",
     "load",
     "embed",

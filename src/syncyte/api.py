@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from syncyte.files import check_out, convert, harmonise, inspect_data, open_data, read, write_store
+from syncyte.files import check_out, convert, count_fragments, harmonise, inspect_data, open_data, read, write_store
 
 if TYPE_CHECKING:
     from syncyte.data.cells import Cells
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "annotate",
     "convert",
+    "count_fragments",
     "embed",
     "evaluate",
     "harmonise",

@@ -1,4 +1,4 @@
-"""Verbs about files: read, inspect, harmonise, store, convert; and what every verb shares in opening data.
+"""Verbs about files: read, inspect, harmonise, store, convert, count fragments; what every verb shares in opening data.
 
 Leaves out: models. ``api`` hands these on beside its own verbs.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from syncyte.data.cells import Cells
+    from syncyte.data.fragments.cells import FragmentCounts
     from syncyte.data.gather import Executor, Gathered
 
 
@@ -205,6 +206,68 @@ def convert(
 
     del quiet
     return write(open_data(data, modality, genome, layer, force), Path(out))
+
+
+def count_fragments(
+    fragments: str | Path,
+    *,
+    genome: Any,
+    out: str | Path | None = None,
+    barcodes: str | Path | Sequence[str] | None = None,
+    min_fragments: int | None = None,
+    rule: str = "ends",
+    shift: tuple[int, int] = (0, 0),
+    peaks: str | Path | None = None,
+    plots: str | Path | None = None,
+    force: bool = False,
+    quiet: bool = False,
+) -> FragmentCounts:
+    """Count a fragment file on the regions of a reference: cells x regions, and the quality of each cell.
+
+    One line is one fragment; column 5 (read pairs) gives the share of duplicates and nothing else. Memory does not grow
+    with the file, which may be in any order.
+
+    Parameters
+    ----------
+    fragments
+        ``.tsv.gz`` (gzip or bgzip; no index needed) or ``.tsv``: chromosome, start, end, barcode, read pairs.
+    genome
+        Reference folder with regions (``syncyte reference build``), or a loaded ``Reference``; with genes, enrichment
+        at transcription starts is measured.
+    out
+        ``.h5ad`` to write. Without it the counts stay in memory (``.adata``).
+    barcodes
+        The cells: a list, or a file with one a line. All of them become rows. Without it, cells are the barcodes above
+        the gap in fragments per barcode.
+    min_fragments
+        Least fragments of a cell, instead of the gap.
+    rule
+        ``ends``: once for each region that holds an end of the fragment. ``insertions``: each end by itself.
+        ``overlap``: once for each region the fragment overlaps.
+    shift
+        bp added to start and end: ``(4, -5)`` where the file was not corrected for Tn5 (10x files are).
+    peaks, plots
+        BED of peaks for the share of fragments in peaks (by default the regions, unless they tile the genome); folder
+        for plots of quality.
+    force
+        Go on although the fragments look like those of another genome build.
+    """
+    from syncyte.data.fragments.cells import count_file
+    from syncyte.data.fragments.count import Counting, listed_barcodes
+    from syncyte.data.fragments.target import make_target
+    from syncyte.genome.reference import Reference
+    from syncyte.meter import Meter
+
+    how = Counting(rule, (int(shift[0]), int(shift[1])), listed_barcodes(barcodes))
+    target = make_target(genome if isinstance(genome, Reference) else Reference.load(genome), peaks)
+    path, final = Path(fragments).expanduser(), None if out is None else Path(out).expanduser()
+    with Meter("counting fragments", "fragments", quiet) as meter:
+        counts = count_file(path, target, how, final, min_fragments=min_fragments, force=force, advance=meter.advance)
+    if plots is not None:
+        from syncyte.report.fragments import write_plots
+
+        write_plots(counts, plots)
+    return counts
 
 
 def check_out(out: str | Path | None) -> None:

@@ -28,6 +28,12 @@ COMMON = {
 TASK = {**COMMON, "batch_size": None}
 
 
+class Answer(dict):
+    """What a stand-in returns: a report, or a result with a summary."""
+
+    summary = "3 cells"
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict]]:
     """Stand-ins for the verbs that write down how they were called."""
@@ -37,13 +43,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict]]:
     def verb(name: str):
         def record(*arguments, **keywords):
             made.append((name, {**dict(enumerate(arguments)), **keywords}))
-            return {"summary": "3 cells", "cells": 3}
+            return Answer({"summary": "3 cells", "cells": 3})
 
         return record
 
     for name in ("train", "embed", "integrate", "annotate", "translate", "evaluate"):
         setattr(api, name, verb(name))
-    for name in ("inspect_data", "write_store", "convert", "harmonise"):
+    for name in ("inspect_data", "write_store", "convert", "harmonise", "count_fragments"):
         setattr(api, name, verb(name))
     monkeypatch.setitem(sys.modules, "syncyte.api", api)
     monkeypatch.setitem(vars(syncyte), "api", api)
@@ -188,6 +194,17 @@ def test_harmonise(calls, monkeypatch):
     ]
 
 
+def test_fragments(calls):
+    assert run("data", "fragments", "F.tsv.gz", "--reference", "R", "--out", "O.h5ad") == "3 cells\nWrote O.h5ad\n"
+    words = "data fragments F.tsv --genome R --out O.h5ad --barcodes B --min-fragments 5 --rule overlap --shift 4 -5"
+    assert run(*words.split(), "--peaks", "P", "--plots", "D", "--force", "--quiet") == ""
+    least = {"barcodes": None, "min_fragments": None, "rule": "ends", "shift": (0, 0), "peaks": None, "plots": None}
+    least |= {"fragments": Path("F.tsv.gz"), "genome": Path("R"), "out": Path("O.h5ad"), "force": False, "quiet": False}
+    most = {"barcodes": Path("B"), "min_fragments": 5, "rule": "overlap", "shift": (4, -5), "peaks": Path("P")}
+    most |= {"fragments": Path("F.tsv"), "plots": Path("D"), "force": True, "quiet": True}
+    assert calls == [("count_fragments", least), ("count_fragments", {**least, **most})]
+
+
 def test_demo(calls):
     run("demo")
     run("demo", "--data", "A.h5mu", "--out", "mine", "--seed", "2", "--device", "cpu", "--quiet")
@@ -221,10 +238,12 @@ def test_the_signatures_are_those_of_the_verbs():
     from syncyte import api
 
     names = {name: name for name in ("train", "embed", "integrate", "annotate", "translate", "evaluate")}
-    for name, verb_name in {**names, "data harmonise": "harmonise"}.items():
-        verb = inspect.signature(getattr(api, verb_name)).parameters
-        command = inspect.signature(every_command()[name]).parameters
+    for name, full in (names | {"harmonise": "data harmonise", "count_fragments": "data fragments"}).items():
+        verb = inspect.signature(getattr(api, name)).parameters
+        command = inspect.signature(every_command()[full]).parameters
         command = {key: value for key, value in command.items() if key != "device" or key in verb}
+        if name == "count_fragments":  # where nothing is drawn, the common options are taken and not handed on
+            command = {key: value for key, value in command.items() if key != "seed"}
         assert set(command) <= set(verb), name
         for key, parameter in command.items():
             if parameter.default is not inspect.Parameter.empty and key not in ("settings", "out", "unclear"):

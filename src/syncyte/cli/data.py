@@ -1,4 +1,4 @@
-"""``syncyte data inspect | harmonise | store | convert``: look at files, put many on one reference, rewrite them."""
+"""``syncyte data inspect | harmonise | store | convert | fragments``: look at files, rewrite them, count fragments."""
 
 from __future__ import annotations
 
@@ -146,7 +146,55 @@ def convert(
     options.say(f"Wrote {out}", quiet)
 
 
+def fragments(
+    fragments: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Fragment file: .tsv.gz (gzip or bgzip) or .tsv.", show_default=False)
+    ],
+    genome: Annotated[
+        Path,
+        typer.Option(
+            "--genome", "--reference", metavar="DIR", help="Reference folder with regions.", show_default=False
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write: .h5ad.", show_default=False)],
+    barcodes: Annotated[
+        Path | None, typer.Option("--barcodes", metavar="FILE", help="The cells, one barcode a line; all become rows.")
+    ] = None,
+    min_fragments: Annotated[
+        int | None, typer.Option("--min-fragments", min=1, metavar="N", help="Least fragments of a cell.")
+    ] = None,
+    rule: Annotated[
+        str, typer.Option("--rule", metavar="NAME", help="ends, insertions or overlap: what counts in a region.")
+    ] = "ends",
+    shift: Annotated[
+        tuple[int, int],
+        typer.Option("--shift", metavar="BP BP", help="Added to start and end: 4 -5 if Tn5 was not corrected for."),
+    ] = (0, 0),
+    peaks: Annotated[
+        Path | None, typer.Option("--peaks", metavar="BED", help="Peaks for the share of fragments in peaks.")
+    ] = None,
+    plots: Annotated[Path | None, typer.Option("--plots", metavar="DIR", help="Folder for plots of quality.")] = None,
+    force: options.Force = False,
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Count fragments on the regions of a reference: cells x regions, with the quality of each cell.
+
+    Cells are the barcodes of a list, or those above the gap in fragments per barcode. Raw counts in X, quality in obs.
+
+    Examples
+    --------
+    syncyte data fragments fragments.tsv.gz --genome hg38 --out cells.h5ad
+    syncyte data fragments fragments.tsv.gz --genome hg38 --barcodes barcodes.tsv.gz --plots plots --out cells.h5ad
+    """
+    del device, seed  # nothing is drawn or computed on a device
+    found = options.call("count_fragments", locals())
+    options.say(f"{found.summary}\nWrote {out}", quiet)
+
+
 options.add(app, "inspect", inspect)
 options.add(app, "harmonise", harmonise)
 options.add(app, "store", store)
 options.add(app, "convert", convert)
+options.add(app, "fragments", fragments)

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any, Literal
 
+from syncyte.meter import duration
+
 LINE_SECONDS = 10.0
 Show = Literal["all", "warnings", "nothing"]
 
@@ -110,16 +112,6 @@ class Progress:
         else:
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: ``45 s``, ``3 min 20 s``, ``2 h 5 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 class Interrupt:

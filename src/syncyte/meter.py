@@ -1,0 +1,77 @@
+"""How far a long step over a file has come, and how long it will take.
+
+A bar on a terminal, elsewhere a line about every ten seconds.
+
+Leaves out: training, which has stages and a loss (``train.progress``).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+LINE_SECONDS = 10.0
+
+
+class Meter:
+    """Progress over a known amount; a context manager.
+
+    Parameters
+    ----------
+    what
+        What is being done, ``counting fragments``.
+    unit
+        What is counted beside the amount, ``fragments``.
+    quiet
+        Show nothing.
+    """
+
+    def __init__(self, what: str, unit: str, quiet: bool = False) -> None:
+        self._what, self._unit, self._quiet = what, unit, quiet
+        self._begin = self._line = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Meter:
+        if not self._quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            texts = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+            self._bar = Progress(
+                *texts, TextColumn("{task.fields[facts]}"), console=Console(stderr=True), transient=True
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self._what, total=1.0, facts="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, done: int, total: int, count: int) -> None:
+        """``done`` of ``total`` is behind, and with it ``count`` units."""
+        now = time.monotonic()
+        if self._quiet or (self._bar is None and now - self._line < LINE_SECONDS):
+            return
+        elapsed = max(now - self._begin, 1e-9)
+        share = min(done / max(total, 1), 1.0)
+        left = duration(elapsed * (1 - share) / max(share, 1e-9))
+        facts = f"{count:,} {self._unit}, {count / elapsed / 1e6:.1f} M/s, {left} left"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=share, facts=facts)
+        else:
+            self._line = now
+            sys.stderr.write(f"{self._what}: {share:.0%}, {facts}\n")
+            sys.stderr.flush()
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: ``45 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
