@@ -86,7 +86,7 @@ def test_a_run_says_what_was_done(tiny_run):
 
 def test_gates_are_stored_and_loaded(tiny_run):
     gates = tiny_run.recipe["gates"]
-    assert set(gates) == {"rna", "atac"} and set(gates.values()) <= {0.0, 0.25, 0.5, 0.75, 1.0}
+    assert set(gates) == {"rna", "atac"} and set(gates.values()) <= {0.0, 0.125, 0.25, 0.375, 0.5}
     assert tiny_run.model.gate.tolist() == [gates[name] for name in tiny_run.model.names]
     assert tiny_run.metrics["gate_rna"] == gates["rna"]
 

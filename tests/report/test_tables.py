@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from syncyte.errors import DataError
+from syncyte.report.base import Verdict
 from syncyte.report.measures import measure
 from syncyte.report.tables import baselines, judge, judged_columns, layout, metric_columns, number, overview, verdict
 
@@ -48,6 +49,18 @@ def test_verdict_when_the_model_wins():
         "Per-feature r: syncyte (0.163) is ahead of the best baseline, ridge (0.144), by 0.019."
     )
     assert judge(table, "r", "syncyte").outcome == "ahead"
+
+
+def test_what_looks_alike_is_level():
+    table = methods(r=[0.6176, 0.99, 0.6181, 0.081, 0.9])
+    assert judge(table, "r", "syncyte") == Verdict(
+        "Per-feature r: syncyte and the best baseline, ridge, are level at 0.618.", "level"
+    )
+
+
+def test_correlation_with_depth_is_not_judged():
+    table = methods(r=[0.5, 0.5, 0.4, 0.1, 1], depth_r=[0.1, 0.2, 0.9, 0.3, 0.5])
+    assert "depth_r" not in judged_columns(table) and "depth" not in overview(table, "syncyte").lower()
 
 
 def test_verdict_when_baselines_win():

@@ -26,6 +26,7 @@ from syncyte.train.plan import EpochLoader
 from syncyte.types import json_ready
 
 GATES = (0.0, 0.25, 0.5, 0.75, 1.0)
+KEPT = 0.5  # of what held-out cells ask for: they also stopped the training, and other batches want less (measured)
 
 
 def configure(recipe: str, preset: str, settings: Sequence[str] = ()) -> CellRecipe:
@@ -104,7 +105,8 @@ def train_recipe(
         paired = next((stage for stage in stages if "whole" in stage.objectives), None)
         gates = {}
         if config.gate and paired is not None:
-            gates = choose_gates(built.model, make(paired, "validation", 0, 1), worker)
+            kept = 1.0 if config.start.mode == "none" else KEPT  # without a start there is nothing to fall back on
+            gates = choose_gates(built.model, make(paired, "validation", 0, 1), worker, kept)
         if worker.rank == 0:
             facts = _facts(built, cells, report, gates, notes, batch_key, label_key, command)
             _save(folder.path, built, facts)
@@ -113,8 +115,8 @@ def train_recipe(
 
 
 @torch.no_grad()
-def choose_gates(model: CellModel, loader: EpochLoader | None, worker: Worker) -> dict[str, float]:
-    """Set each target's gate to the share of the learned residual that held-out paired cells predict best with."""
+def choose_gates(model: CellModel, loader: EpochLoader | None, worker: Worker, kept: float = KEPT) -> dict[str, float]:
+    """Set each target's gate: ``kept`` times the share of the residual that held-out paired cells predict best with."""
     if loader is None:
         return {}
     model.eval()
@@ -128,7 +130,7 @@ def choose_gates(model: CellModel, loader: EpochLoader | None, worker: Worker) -
                 model.gate.fill_(gate)
                 loss = model.heads[name].loss(model.decode(encoded, name), batch.tokens[name], cells, None)
                 totals[name][index] += float(loss.total) * int(cells.sum())
-    chosen = {name: GATES[min(range(len(GATES)), key=values.__getitem__)] for name, values in totals.items()}
+    chosen = {name: kept * GATES[min(range(len(GATES)), key=values.__getitem__)] for name, values in totals.items()}
     for index, name in enumerate(model.names):
         model.gate[index] = chosen[name]
     return chosen

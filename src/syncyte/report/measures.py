@@ -60,6 +60,7 @@ _NEITHER = {
     "level_r": ("level r", "correlation of predicted and true depth"),
     "level_ratio": ("level ratio", "predicted over observed level; 1 is calibrated"),
     "prevalence": ("prevalence", "mean share of open cells, what AUPRC reaches by chance"),
+    "depth_r": ("depth r", "largest correlation of an axis with log depth; depth can be biology, so it is not judged"),
     "features": ("features", "how many features were scored"),
 }
 MEASURES = {

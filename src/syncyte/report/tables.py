@@ -119,7 +119,7 @@ def judge(table: pd.DataFrame, metric: str, model: str, higher_is_better: bool |
     best = others.idxmax() if up else others.idxmin()
     lead = (own - others[best]) * (1 if up else -1)
     said, best_said = number(float(own), decimals), number(float(others[best]), decimals)
-    if round(lead, decimals + 1) == 0:
+    if said == best_said:  # what looks alike is not called a win
         return Verdict(f"{label}: {name} and the best baseline, {best}, are level at {said}.", "level")
     gap = number(float(abs(own - others[best])), decimals)
     doubt = _doubt(table, metric, name, float(others[best]), decimals)

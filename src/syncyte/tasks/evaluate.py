@@ -292,7 +292,7 @@ def _beyond_start(table: pd.DataFrame, name: str) -> str:
 
 def _gate(trained: Trained, target: str) -> str:
     gate = trained.recipe.get("gates", {}).get(target)
-    return "" if gate is None else f"Gate {gate:g}: the share of the learned residual that held-out cells asked for."
+    return "" if gate is None else f"Gate {gate:g}: the share of the learned residual that is kept, by held-out cells."
 
 
 def _annotate(work: Work) -> None:
@@ -331,7 +331,7 @@ def _embed(work: Work) -> None:
     )
     work.tables["embed"] = table
     work.text["embed"] = "Baselines are fitted on the reference and applied to the held-out cells. " + (
-        "depth_r is the largest correlation of an axis with log depth; depth can be biology, so it is not judged."
+        "Depth r is the largest correlation of an axis with log depth; depth can be biology, so it is not judged."
     )
     if labels is None:
         work.text["embed"] += " No labels: agreement with cell types is not scored."

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any, Literal
 
-from syncyte.meter import duration
+from syncyte.meter import LINE_SECONDS, duration
 
-LINE_SECONDS = 10.0
 Show = Literal["all", "warnings", "nothing"]
 
 
