@@ -5,9 +5,7 @@ Leaves out: models. ``api`` hands these on beside its own verbs.
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,6 +151,7 @@ def harmonise(
     """
     from syncyte.data.gather import Options, gather
     from syncyte.data.place import How
+    from syncyte.meter import Lines
     from syncyte.modalities import all_schemas
 
     return gather(
@@ -164,31 +163,8 @@ def harmonise(
         options=Options(modality, layer, skip_failed, overwrite, seed, shard_cells),
         executor=executor,
         workers=workers,
-        told=None if quiet else _teller(),
+        told=None if quiet else Lines(),
     )
-
-
-def _teller() -> Callable[[str, int, int, str], None]:
-    """Lines on standard error: every file that is done, every ten seconds of the store, with the time left."""
-    from syncyte.train.progress import LINE_SECONDS, duration
-
-    began: dict[str, float] = {}
-    last = 0.0
-
-    def tell(stage: str, done: int, total: int, what: str) -> None:
-        nonlocal last
-        now = time.monotonic()
-        start = began.setdefault(stage, now if stage != "files" else opened)
-        if stage == "store" and now - last < LINE_SECONDS and done < total:
-            return
-        last = now
-        left = duration((now - start) * (total - done) / max(done, 1))
-        said = what if stage == "files" else f"store {done / max(total, 1):.0%}"
-        sys.stderr.write(f"{said}, {left} left\n" if done < total else f"{said}\n")
-        sys.stderr.flush()
-
-    opened = time.monotonic()
-    return tell
 
 
 def convert(

@@ -67,6 +67,26 @@ class Meter:
             sys.stderr.flush()
 
 
+class Lines:
+    """Progress through files and a joining step, a line each: every file that is done, the rest every ten seconds."""
+
+    def __init__(self) -> None:
+        self._began = {"files": time.monotonic()}
+        self._line = 0.0
+
+    def __call__(self, stage: str, done: int, total: int, what: str) -> None:
+        """``done`` of ``total`` of a stage is behind; ``what`` is said of a file, the share of any other stage."""
+        now = time.monotonic()
+        begin = self._began.setdefault(stage, now)
+        if not what and now - self._line < LINE_SECONDS and done < total:
+            return
+        self._line = now
+        share = done / max(total, 1)
+        left = f", {duration((now - begin) * (1 - share) / max(share, 1e-9))} left" if done < total else ""
+        sys.stderr.write(f"{what or f'{stage} {share:.0%}'}{left}\n")
+        sys.stderr.flush()
+
+
 def duration(seconds: float) -> str:
     """Seconds in words: ``45 s``, ``3 min 20 s``, ``2 h 5 min``."""
     whole = round(seconds)
