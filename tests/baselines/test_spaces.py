@@ -5,7 +5,6 @@ import pytest
 import scipy.sparse as sp
 from tests.baselines.paired import simulate
 
-from syncyte.baselines.integrate import pca_embedding
 from syncyte.baselines.lsi import LSI, Tfidf
 from syncyte.baselines.prediction import log_cp10k, opened
 from syncyte.baselines.space import Space
@@ -79,7 +78,6 @@ def test_small_and_empty_cells_are_fine():
     for scaling in ("tfidf", "depth"):
         scores = Space(scaling, 30).fit(few).transform(few)
         assert scores.shape == (7, 7) and np.isfinite(scores).all()
-    assert pca_embedding(few, "log_cp10k", 3).shape == (7, 3)
 
 
 def test_unknown_scaling_names_the_nearest():

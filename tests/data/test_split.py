@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from syncyte.data.split import choose_validation, hold_out, kfold_by, split_random
+from syncyte.data.split import choose_validation, hold_out, split_random
 from syncyte.errors import ConfigError, DataError
 
 
@@ -63,23 +63,3 @@ def test_random_split_is_seeded_and_never_empty():
         split_random(10, 1.0)
     with pytest.raises(ConfigError, match="at least 2 cells"):
         split_random(1, 0.5)
-
-
-def test_folds_hold_every_cell_out_once_and_keep_values_together():
-    column = pd.Series(np.random.default_rng(0).choice(list("abcdefg"), 300), name="donor")
-    folds = kfold_by(column, 3, seed=1)
-    assert len(folds) == 3
-    assert sorted(np.concatenate([fold.validation for fold in folds])) == list(range(300))
-    for fold in folds:
-        held = set(column.iloc[fold.validation])
-        assert held.isdisjoint(column.iloc[fold.train])
-        assert fold.name == ", ".join(sorted(held))
-
-
-def test_folds_refuse_what_cannot_be_folded():
-    with pytest.raises(DataError, match="'donor' has 2 different values, too few for 3 folds"):
-        kfold_by(pd.Series(["a", "b"], name="donor"), 3)
-    with pytest.raises(DataError, match="1 cells have no 'donor'"):
-        kfold_by(pd.Series(["a", None, "b"], name="donor"), 2)
-    with pytest.raises(ConfigError, match="at least 2 folds"):
-        kfold_by(pd.Series(["a", "b"], name="donor"), 1)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from syncyte.errors import GenomeError
-from syncyte.genome.genes import canonical_names, id_kind, map_genes, strip_version, transcription_starts
+from syncyte.genome.genes import canonical_names, map_genes, strip_version, transcription_starts
 from syncyte.genome.reference import build_reference
 
 
@@ -29,14 +29,6 @@ from syncyte.genome.reference import build_reference
 )
 def test_strip_version(name, bare):
     assert strip_version(name) == bare
-
-
-def test_id_kind():
-    ensembl = [f"ENSG{i:011d}.2" for i in range(30)]
-    assert id_kind(ensembl) == "ensembl"
-    assert id_kind(["TP53", "ENSA", "AL627309.1"]) == "symbol"
-    assert id_kind([*ensembl, *["TP53"] * 30]) == "mixed"
-    assert id_kind([]) == "symbol"
 
 
 def test_each_way_to_a_gene(human):

@@ -9,7 +9,7 @@ from sklearn.linear_model import PoissonRegressor
 from tests.tiny import linear_start, world
 
 from syncyte.baselines.closed_form import fit_level, level_features, mean_decoder, relative_decoder, ridge
-from syncyte.baselines.residual import Residual, ResidualMatrix, cross_svd, svd
+from syncyte.baselines.residual import Residual, ResidualMatrix, randomized_svd, svd
 from syncyte.baselines.start import fit_start
 from syncyte.errors import DataError
 from syncyte.modalities import modalities
@@ -81,7 +81,14 @@ def test_products_and_decompositions_equal_dense_ones():
     np.testing.assert_allclose(s, np.linalg.svd(x, compute_uv=False)[:5], rtol=1e-4)
     np.testing.assert_allclose(x @ v, u * s, atol=1e-3 * s[0])
     assert (v.sum(axis=0) >= 0).all()
-    u, s, v = cross_svd(a, b, 4, iterations=15)
+
+    def dot(right):
+        return a.transpose_dot(b.dot(right))
+
+    def transpose_dot(left):
+        return b.transpose_dot(a.dot(left))
+
+    u, s, v = randomized_svd(dot, transpose_dot, (x.shape[1], y.shape[1]), 4, 0, 15)
     np.testing.assert_allclose(s, np.linalg.svd(x.T @ y, compute_uv=False)[:4], rtol=1e-3)
     np.testing.assert_allclose(x.T @ (y @ v), u * s, atol=1e-3 * s[0])
 

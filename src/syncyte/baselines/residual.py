@@ -172,26 +172,6 @@ def svd(
     return randomized_svd(matrix.dot, matrix.transpose_dot, matrix.shape, components, seed, iterations)
 
 
-def cross_svd(
-    first: ResidualMatrix, second: ResidualMatrix, components: int, seed: int = 0, iterations: int = 3
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Randomised SVD of the cross-covariance ``first.T @ second`` over the same cells, without forming it.
-
-    Returns
-    -------
-    tuple
-        ``U`` (features of first, k), ``s`` (k,), ``V`` (features of second, k).
-    """
-    return randomized_svd(
-        lambda other: first.transpose_dot(second.dot(other)),
-        lambda other: second.transpose_dot(first.dot(other)),
-        (first.shape[1], second.shape[1]),
-        components,
-        seed,
-        iterations,
-    )
-
-
 def randomized_svd(
     dot: Product, transpose_dot: Product, shape: tuple[int, int], components: int, seed: int, iterations: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:

@@ -104,32 +104,3 @@ def split_random(n: int, fraction: float, seed: int = 0) -> Split:
     held = np.zeros(n, dtype=bool)
     held[np.random.default_rng(seed).choice(n, size, replace=False)] = True
     return Split(np.flatnonzero(~held), np.flatnonzero(held), "random", f"random {size:,} of {n:,} cells (seed {seed})")
-
-
-def kfold_by(column: pd.Series, k: int, seed: int = 0) -> list[Split]:
-    """``k`` splits that hold out every cell once, cells with one value of the covariate always together.
-
-    Raises
-    ------
-    DataError
-        If the covariate has missing values or fewer than ``k`` different ones.
-    """
-    if k < 2:
-        raise ConfigError(f"k is {k}; at least 2 folds are needed.")
-    if column.isna().any():
-        raise DataError(
-            f"{int(column.isna().sum()):,} cells have no {column.name!r}; folds need it for every cell. "
-            "Drop these cells or name the value."
-        )
-    codes, values = pd.factorize(column.astype(str), sort=True)
-    if len(values) < k:
-        raise DataError(
-            f"{column.name!r} has {len(values)} different values, too few for {k} folds. Ask for fewer folds."
-        )
-    groups = np.array_split(np.random.default_rng(seed).permutation(len(values)), k)
-    splits = []
-    for group in groups:
-        held = np.isin(codes, group)
-        names = ", ".join(sorted(map(str, values[group])))
-        splits.append(Split(np.flatnonzero(~held), np.flatnonzero(held), "batch", names))
-    return splits

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -63,13 +63,6 @@ def strip_version(name: str) -> str:
     """
     match = _ENSEMBL.fullmatch(name)
     return match[1].upper() if match else name
-
-
-def id_kind(names: Iterable[str]) -> Literal["ensembl", "symbol", "mixed"]:
-    """Tell what most of the names are: at least 95 % Ensembl ids, at most 5 %, or in between."""
-    listed = [str(name) for name in names]
-    share = sum(_ENSEMBL.fullmatch(name) is not None for name in listed) / max(len(listed), 1)
-    return "ensembl" if share >= 0.95 else "symbol" if share <= 0.05 else "mixed"
 
 
 def canonical_names(genes: pd.DataFrame) -> pd.Series:
