@@ -282,6 +282,7 @@ def evaluate(
     batch_key: str | None = None,
     label_key: str | None = None,
     unclear: Sequence[str] = (),
+    peers: bool = False,
     device: str = "auto",
     seed: int = 0,
     quiet: bool = False,
@@ -301,6 +302,8 @@ def evaluate(
         Those the run was trained with, by default.
     unclear
         Labels that mean no class (doublets, unassigned); their cells count as unlabelled.
+    peers
+        Also train MultiVI, scVI, scANVI and CellTypist, where they are installed: minutes to hours.
     genome
         As in ``read``; with a reference folder that has genes, gene activity is among the baselines.
     """
@@ -323,6 +326,7 @@ def evaluate(
             batch_key=batch_key or trained.recipe.get("batch_key"),
             label_key=label_key or trained.recipe.get("label_key"),
             unclear=unclear,
+            peers=peers,
             starts=None if genome is None else gene_starts(trained, Reference.load(genome)),
             seed=seed,
             quiet=quiet,

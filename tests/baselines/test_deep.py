@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from syncyte.baselines.deep import MultiVI, scvi_embedding
+from syncyte.baselines.classify import CellTypist
+from syncyte.baselines.deep import MultiVI, ScAnvi, scvi_embedding
 from syncyte.baselines.integrate import harmony_embedding
 from syncyte.errors import MissingExtraError
 
@@ -32,6 +33,12 @@ def test_missing_scvi_names_the_extra():
         scvi_embedding(genes, np.zeros(20))
     with pytest.raises(MissingExtraError, match="MultiVI"):
         MultiVI("open").fit(genes, regions)
+
+
+@pytest.mark.skipif(not missing("celltypist"), reason="celltypist is installed")
+def test_missing_celltypist_names_the_extra():
+    with pytest.raises(MissingExtraError, match=r"celltypist.*pip install 'syncyte\[bench\]'"):
+        CellTypist().fit(pairs(20)[0], ["a", "b"] * 10)
 
 
 @pytest.mark.skipif(not missing("harmonypy"), reason="harmonypy is installed")
@@ -74,3 +81,15 @@ def test_multivi_translates_without_seeing_the_target(target):
     if target == "open":
         assert (block < 1).all()
         assert 0.3 < found(np.arange(60)).sum() / other[120:].sum() < 3
+
+
+@pytest.mark.parametrize(("package", "peer"), [("scvi", lambda: ScAnvi(epochs=30)), ("celltypist", CellTypist)])
+def test_peers_type_new_cells(package, peer):
+    pytest.importorskip(package)
+    genes, _ = pairs(200)
+    labels = np.where((genes[:, ::2].sum(axis=1) > genes[:, 1::2].sum(axis=1)).A1, "even", "odd")
+    model = peer().fit(genes[:150], labels[:150])
+    chance = model.predict(genes[150:])
+    assert chance.shape == (50, 2)
+    np.testing.assert_allclose(chance.sum(axis=1), 1, atol=1e-4)
+    assert (np.asarray(model.classes)[chance.argmax(axis=1)] == labels[150:]).mean() > 0.9

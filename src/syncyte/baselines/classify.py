@@ -8,13 +8,15 @@ held-out technical batch with ``tuned``. Classes and scalings come from training
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from syncyte.baselines.prediction import column_means, log_cp10k
+from syncyte.errors import MissingExtraError
 
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0, 10.0)
 
@@ -99,6 +101,42 @@ class MajorityClassifier:
     def predict(self, x: NDArray[np.floating] | sp.csr_matrix) -> NDArray[np.float64]:
         """Probabilities ``(n, c)``."""
         return np.tile(self.share, (x.shape[0], 1))
+
+
+class CellTypist:
+    """CellTypist (Dominguez Conde et al., Science 2022) trained on labelled counts by its stochastic learner."""
+
+    def fit(self, counts: sp.csr_matrix, labels: ArrayLike) -> Self:
+        """Learn from ``(n, f)`` counts of training cells.
+
+        Raises
+        ------
+        MissingExtraError
+            Where celltypist is not installed.
+        """
+        try:
+            import celltypist
+        except ImportError:
+            raise MissingExtraError("celltypist", "bench", "The CellTypist baseline") from None
+        names = np.asarray(labels).astype(str)
+        self.package, genes = celltypist, [f"gene{number}" for number in range(counts.shape[1])]
+        self.genes = genes
+        # its default learner asks scikit-learn for an argument that is gone since 1.8; its stochastic one does not
+        how = {"check_expression": False, "use_SGD": True, "n_jobs": 1}
+        self.model = celltypist.train(self._cells(counts), labels=names, genes=genes, **how)
+        self.classes = np.asarray(self.model.cell_types).astype(str)
+        return self
+
+    def predict(self, counts: sp.csr_matrix) -> NDArray[np.float64]:
+        """Probabilities ``(n, c)``: its scores of each class by itself, scaled to one."""
+        found = self.package.annotate(self._cells(counts), model=self.model).probability_matrix
+        chance = found[list(self.classes)].to_numpy(dtype=np.float64)
+        return chance / np.maximum(chance.sum(axis=1, keepdims=True), 1e-12)
+
+    def _cells(self, counts: sp.csr_matrix) -> Any:
+        import anndata
+
+        return anndata.AnnData(log_cp10k(counts), var=pd.DataFrame(index=self.genes))
 
 
 class MarkerScores:

@@ -65,6 +65,41 @@ def scvi_embedding(
     return Trained(np.asarray(model.get_latent_representation(), dtype=np.float32), _epochs(model))
 
 
+class ScAnvi:
+    """Cell types by scANVI (Xu et al., Molecular Systems Biology 2021) on counts, learned from labelled cells alone.
+
+    Technical batch is not a covariate: new cells come from batches that were never seen.
+    """
+
+    def __init__(self, epochs: int = MOST_EPOCHS, seed: int = 0) -> None:
+        self.most, self.seed = epochs, seed
+
+    def fit(self, counts: sp.csr_matrix, labels: ArrayLike) -> Self:
+        """Train scVI with early stopping, then scANVI from it for its default number of epochs."""
+        scvi = _scvi(self.seed)
+        cells = self._cells(counts, labels)
+        scvi.model.SCVI.setup_anndata(cells, labels_key="label")
+        first = scvi.model.SCVI(cells)
+        first.train(max_epochs=self.most, early_stopping=True, enable_progress_bar=False)
+        self.model = scvi.model.SCANVI.from_scvi_model(first, unlabeled_category="")
+        self.model.train(max_epochs=min(self.most, 20), enable_progress_bar=False)
+        self.classes = np.unique(np.asarray(labels).astype(str))
+        return self
+
+    def predict(self, counts: sp.csr_matrix) -> NDArray[np.float64]:
+        """Probabilities ``(n, c)``."""
+        cells = self._cells(counts, np.full(counts.shape[0], self.classes[0]))
+        found = self.model.predict(cells, soft=True)
+        return found[list(self.classes)].to_numpy(dtype=np.float64)
+
+    def _cells(self, counts: sp.csr_matrix, labels: ArrayLike) -> Any:
+        import anndata
+
+        obs = _obs(counts.shape[0], np.zeros(counts.shape[0], dtype=int))
+        obs["label"] = pd.Categorical(np.asarray(labels).astype(str))
+        return anndata.AnnData(sp.csr_matrix(counts, dtype=np.float32), obs=obs)
+
+
 class MultiVI:
     """Translation by MultiVI (Ashuach et al., Nature Methods 2023), the other modality hidden by zeros.
 

@@ -154,6 +154,9 @@ def evaluate(
     batch_key: options.BatchKey = None,
     label_key: options.LabelKey = None,
     unclear: options.Unclear = None,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Train MultiVI, scVI, scANVI and CellTypist too: minutes to hours.")
+    ] = False,
     batch_size: options.BatchSize = None,
     modality: options.Modality = None,
     genome: options.Genome = None,

@@ -2,7 +2,7 @@
 
 Baselines stand on linear spaces of the reference: PCA of Pearson residuals for counts, LSI for open regions, side by
 side where cells have both. Logistic regression is printed plain and class-balanced, its strength chosen on a held-out
-part of the reference. Leaves out: how the model learns labels (``tasks.annotate``), peers (``benchmarks``).
+part of the reference. Leaves out: how the model learns labels (``tasks.annotate``).
 """
 
 from __future__ import annotations
@@ -15,11 +15,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from syncyte.baselines.classify import LogisticClassifier, MajorityClassifier, MarkerScores, NeighborClassifier
+from syncyte.baselines.classify import (
+    CellTypist,
+    LogisticClassifier,
+    MajorityClassifier,
+    MarkerScores,
+    NeighborClassifier,
+)
+from syncyte.baselines.deep import ScAnvi
 from syncyte.baselines.residual import Kind
 from syncyte.baselines.space import Scaling, Space
 from syncyte.data.cells import Cells
 from syncyte.data.split import choose_validation
+from syncyte.errors import MissingExtraError
 from syncyte.metrics.annotation import AnnotationScores, score_annotation
 from syncyte.modalities import modalities
 from syncyte.tasks.compare_translate import units_of, with_intervals
@@ -62,6 +70,7 @@ def compare_annotation(
     batch_key: str | None = None,
     method: str = "auto",
     exclude: Sequence[str] = (),
+    peers: bool = False,
     seed: int = 0,
     say: Callable[[str], None] = lambda text: None,
 ) -> Annotated:
@@ -79,6 +88,8 @@ def compare_annotation(
         How the model learns the labels, see ``tasks.annotate``.
     exclude
         Labels that mean no class: their cells are neither learned from nor scored.
+    peers
+        Also train scANVI and CellTypist on the counts, where they are installed.
     """
     from syncyte.tasks.annotate import annotate_cells
 
@@ -95,7 +106,9 @@ def compare_annotation(
     predicted = np.asarray(result.obs[f"syncyte_{label_key}"]).astype(str)
     confidence = np.asarray(result.obs["syncyte_confidence"], dtype=np.float64)
     scored, right = {name: score_labels(truth, predicted, confidence)}, {name: predicted == truth}
-    for baseline, (x, model) in _fitted(held, reference, label_key, batch_key, seed).items():
+    fitted = _fitted(held, reference, label_key, batch_key, seed)
+    fitted |= _peers(held, reference, label_key, seed, say) if peers else {}
+    for baseline, (x, model) in fitted.items():
         say(f"annotate: {baseline}")
         chance = model.predict(x)
         scored[baseline] = score_annotation(truth, chance, list(model.classes))
@@ -163,3 +176,21 @@ def _fitted(
         found[f"logistic regression, {kind_of}, {where}"] = (fresh, model)
     found[f"kNN-15, {where}"] = (fresh, NeighborClassifier().fit(old, labels))
     return {**found, **markers, "majority class": (fresh, MajorityClassifier().fit(old, labels))}
+
+
+def _peers(
+    held: Cells, reference: Cells, label_key: str, seed: int, say: Callable[[str], None]
+) -> dict[str, tuple[Any, Classifier]]:
+    """Trained peers that read counts, by name; those that are not installed are said and left out."""
+    labels = reference.column(label_key).astype(str).to_numpy()
+    found: dict[str, tuple[Any, Classifier]] = {}
+    for name in reference.modalities:
+        if modalities[name].residual != "pearson":
+            continue
+        for words, peer in (("scANVI", ScAnvi(seed=seed)), ("CellTypist", CellTypist())):
+            try:
+                say(f"annotate: {words} is trained")
+                found[f"{words} ({name})"] = (held.counts(name), peer.fit(reference.counts(name), labels))
+            except MissingExtraError as error:
+                say(f"annotate: left out. {error}")
+    return found

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from syncyte.baselines.deep import scvi_embedding
 from syncyte.baselines.integrate import harmony_embedding
 from syncyte.baselines.residual import Kind
 from syncyte.baselines.space import Scaling, Space
@@ -102,10 +103,14 @@ def compare_integration(
     batch_key: str,
     labels: NDArray[Any],
     *,
+    peers: bool = False,
     seed: int = 0,
     say: Say = lambda text: None,
 ) -> tuple[pd.DataFrame, Embedding, list[str]]:
-    """Table of methods on cells of several technical batches, the model's integrated embedding, and notes."""
+    """Table of methods on cells of several technical batches, the model's integrated embedding, and notes.
+
+    ``peers`` trains scVI on counts too, where it is installed.
+    """
     from syncyte.tasks.integrate import integrate_cells
 
     notes: list[str] = []
@@ -123,6 +128,13 @@ def compare_integration(
             found[f"Harmony on {method}"] = harmony_embedding(embedding, batches, seed)
         except MissingExtraError as error:
             notes.append(f"Harmony is left out: {error}")
+    for mod in whole if peers else []:
+        if modalities[mod].residual == "pearson":
+            try:
+                say(f"integrate: scVI ({mod}) is trained")
+                found[f"scVI ({mod})"] = scvi_embedding(cells.counts(mod), batches, seed=seed).embedding
+            except MissingExtraError as error:
+                notes.append(f"scVI is left out: {error}")
     rows = {key: score_embedding(values, labels=labels, batches=batches, seed=seed) for key, values in found.items()}
     return _table(rows, INTEGRATE_COLUMNS), own, list(dict.fromkeys(notes))
 

@@ -2,11 +2,12 @@
 
 Every method sees the same source counts of the same cells; baselines are fitted on the paired cells of the reference,
 ridge penalties chosen on a part of it. Predictions are made in blocks of cells and kept in a temporary file, so that
-scores can read them by feature. Leaves out peers that need an environment of their own (``benchmarks``).
+scores can read them by feature.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from syncyte.baselines.activity import GeneActivity, region_gene_weights
+from syncyte.baselines.deep import MultiVI
 from syncyte.baselines.linear import SvdRidge
 from syncyte.baselines.mean import MeanProfile, MeanTimesDepth, TypeMean, true_depth
 from syncyte.baselines.neighbors import NeighborTransfer
@@ -61,7 +63,7 @@ class Direction:
     ``train`` and ``held`` hold counts by modality of paired cells; ``null`` is the mean of the target over the
     reference, ``labels`` and ``units`` are of the held-out cells, ``train_labels`` and ``train_batches`` of the
     reference, ``activity`` are weights of regions for genes by name of the form, ``most`` is how many
-    open features are ranked (None for all).
+    open features are ranked (None for all), ``peers`` adds MultiVI.
     """
 
     source: str
@@ -75,6 +77,7 @@ class Direction:
     train_batches: pd.Series | None = None
     activity: Mapping[str, sp.csc_matrix] = field(default_factory=dict)
     most: int | None = None
+    peers: bool = False
 
     @property
     def kind(self) -> Target:
@@ -201,6 +204,23 @@ def units_of(batches: pd.Series | None, cells: int, seed: int) -> tuple[NDArray[
     return codes.astype(np.int64), f"{count} random groups of cells (there is one technical batch only)"
 
 
+def beyond_start(table: pd.DataFrame, name: str) -> str:
+    """Say what the learned residual adds to the linear path in the first columns, and whether a baseline wins."""
+    change = table.loc[name] - table.loc[f"{name}, residual off"]
+    gains = ", ".join(f"{column} {change[column]:+.4f}" for column in table.columns[:4])
+    headline = table.columns[0]
+    judged = table[headline][["oracle" not in str(method) for method in table.index]]
+    best = str(judged.idxmax())
+    wins = "" if best.startswith(name) else f" By {headline} the baseline {best!r} wins."
+    return f"What the learned residual adds to the linear path it starts from: {gains}.{wins}"
+
+
+def kept_share(trained: Trained, target: str) -> str:
+    """Say how much of the learned residual the gate of a target lets through."""
+    gate = trained.recipe.get("gates", {}).get(target)
+    return "" if gate is None else f"Gate {gate:g}: the share of the learned residual that is kept, by held-out cells."
+
+
 def _methods(direction: Direction, start: LinearStart | None, seed: int) -> dict[str, Callable[[], Columns]]:
     """Baselines by name; each predicts when called, so that no two predictions are held at once."""
     source, target, kind = direction.source, direction.target, direction.kind
@@ -221,6 +241,8 @@ def _methods(direction: Direction, start: LinearStart | None, seed: int) -> dict
         found["linear start"] = lambda: held_columns(blocks, (seen.shape[0], y.shape[1]))
     for form, weights in direction.activity.items():
         found[f"gene activity, {form}"] = partial(_activity, weights, x, y, seen)
+    if direction.peers and importlib.util.find_spec("scvi") is not None:
+        found["MultiVI"] = lambda: MultiVI(kind, seed=seed).fit(x, y).predict(seen)
     labels, known = direction.labels, direction.train_labels
     if labels is not None and known is not None:
         found["oracle: cell-type mean"] = lambda: TypeMean(kind).fit(x, y, known).predict(seen, labels)

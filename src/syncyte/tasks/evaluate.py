@@ -1,12 +1,12 @@
 """Evaluate: every task of a run on held-out cells, beside the baselines fitted on the reference.
 
 Nothing is tuned on the held-out cells. What cannot be scored (no labels, no pairs, one technical batch) is said in the
-text of the evaluation. Large data are scored on a seeded sample, which is said too. Leaves out: the pages
-(``report``), peers with environments of their own (``benchmarks``).
+text of the evaluation. Large data are scored on a seeded sample, which is said too. Leaves out: the pages (``report``).
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,8 +25,10 @@ from syncyte.tasks.compare_embed import compare_embeddings, compare_integration,
 from syncyte.tasks.compare_translate import (
     Direction,
     activity_weights,
+    beyond_start,
     compare_direction,
     fit_reference_start,
+    kept_share,
     units_of,
 )
 from syncyte.tasks.plot import umap_coordinates
@@ -38,6 +40,7 @@ MOST_REFERENCE = 50_000
 MOST_BYTES = 4e9  # of one translated matrix in a temporary file
 MOST_FEATURES = 2_000
 FEWEST = 20
+PEERS = {"MultiVI, scVI and scANVI": "scvi", "CellTypist": "celltypist"}
 TASKS = ("translate", "annotate", "embed", "integrate")
 
 
@@ -62,6 +65,7 @@ class Work:
     notes: list[str] = field(default_factory=list)
     most_features: int | None = None
     unclear: tuple[str, ...] = ()
+    peers: bool = False
 
     def labels_of(self, cells: Cells) -> NDArray[Any] | None:
         """Labels of some cells, ``""`` where missing or unclear; None without a label column."""
@@ -82,6 +86,7 @@ def evaluate_cells(
     starts: pd.DataFrame | None = None,
     tasks: Sequence[str] = TASKS,
     most_features: int | None = MOST_FEATURES,
+    peers: bool = False,
     seed: int = 0,
     quiet: bool = False,
 ) -> Evaluation:
@@ -103,6 +108,8 @@ def evaluate_cells(
         What is scored, any of ``TASKS``.
     most_features
         How many open regions are ranked (evenly spread over those seen often enough); None for all.
+    peers
+        Also train MultiVI, scVI, scANVI and CellTypist, where they are installed: minutes to hours.
 
     Raises
     ------
@@ -118,7 +125,8 @@ def evaluate_cells(
     name = f"{STEM} {trained.recipe['config']['preset']}"
     say = (lambda text: None) if quiet else (lambda text: print(f"evaluate: {text}", flush=True))
     work = Work(trained, name, held, known, batch_key, label_key, seed, say, notes=notes, most_features=most_features)
-    work.unclear = tuple(map(str, unclear))
+    work.unclear, work.peers = tuple(map(str, unclear)), peers
+    _note_peers(work)
     _note_unclear(work)
     scorers: dict[str, Callable[[Work], None]] = {"annotate": _annotate, "embed": _embed, "integrate": _integrate}
     scorers["translate"] = partial(_translate, starts=starts)
@@ -190,6 +198,15 @@ def _note_unclear(work: Work) -> None:
         work.notes.append(f"{count:,} of {len(labels):,} held-out cells have an unclear label: as good as none.")
 
 
+def _note_peers(work: Work) -> None:
+    """Say which trained peers stand in the tables, or why not."""
+    missing = [name for name, module in PEERS.items() if importlib.util.find_spec(module) is None]
+    if not work.peers:
+        work.notes.append("Trained peers (MultiVI, scVI, scANVI, CellTypist) were not asked for (--peers).")
+    elif missing:
+        work.notes.append(f"Not installed, so left out: {', '.join(missing)} (pip install 'syncyte[bench]').")
+
+
 def _translate(work: Work, starts: pd.DataFrame | None) -> None:
     names = [name for name in work.trained.modalities if name in work.held.modalities]
     pairs = np.logical_and.reduce([work.held.present(name) for name in names])
@@ -257,6 +274,7 @@ def _direction(work: Work, held: Cells, source: str, target: str, start: Any, st
         pd.Series(_texts(paired, work.batch_key)) if work.batch_key else None,
         activity,
         work.most_features,
+        work.peers,
     )
     found = compare_direction(work.trained, work.name, held, start, direction, seed=work.seed, say=work.say)
     work.tables[key], work.arrays[key] = found.table, found.arrays
@@ -266,8 +284,8 @@ def _direction(work: Work, held: Cells, source: str, target: str, start: Any, st
         f"{len(held):,} held-out cells with both modalities, {len(paired):,} paired reference cells. The target is "
         f"never seen. Intervals of the first column are 95 % bootstraps over {words}; ups and downs that all methods "
         "share are taken out, so they tell methods apart.",
-        _beyond_start(found.table, work.name),
-        _gate(work.trained, target),
+        beyond_start(found.table, work.name),
+        kept_share(work.trained, target),
     ]
     if direction.kind == "open" and work.most_features == len(found.arrays["names"]):
         lines.append(f"Ranked were {work.most_features:,} of the regions seen often enough.")
@@ -277,22 +295,6 @@ def _direction(work: Work, held: Cells, source: str, target: str, start: Any, st
         lines.append("Too few reference cells are paired for baselines that learn from pairs.")
     work.text[key] = " ".join(filter(None, lines))
     work.text |= {f"{key} {word}": said for word, said in found.words.items()}
-
-
-def _beyond_start(table: pd.DataFrame, name: str) -> str:
-    """Say what the learned residual adds to the linear path in the first columns, and whether a baseline wins."""
-    change = table.loc[name] - table.loc[f"{name}, residual off"]
-    gains = ", ".join(f"{column} {change[column]:+.4f}" for column in table.columns[:4])
-    headline = table.columns[0]
-    judged = table[headline][["oracle" not in str(method) for method in table.index]]
-    best = str(judged.idxmax())
-    wins = "" if best.startswith(name) else f" By {headline} the baseline {best!r} wins."
-    return f"What the learned residual adds to the linear path it starts from: {gains}.{wins}"
-
-
-def _gate(trained: Trained, target: str) -> str:
-    gate = trained.recipe.get("gates", {}).get(target)
-    return "" if gate is None else f"Gate {gate:g}: the share of the learned residual that is kept, by held-out cells."
 
 
 def _annotate(work: Work) -> None:
@@ -318,6 +320,7 @@ def _annotate(work: Work) -> None:
         reference,
         work.label_key,
         batch_key=work.batch_key,
+        peers=work.peers,
         seed=work.seed,
         say=work.say,
     )
@@ -368,6 +371,7 @@ def _integrate(work: Work) -> None:
         work.reference,
         work.batch_key,
         labels,
+        peers=work.peers,
         seed=work.seed,
         say=work.say,
     )
