@@ -139,6 +139,7 @@ TASKS = {
         "batch_key": None,
         "label_key": None,
         "unclear": (),
+        "peers": False,
     },
 }
 
