@@ -176,3 +176,12 @@ def test_two_technical_batches_are_held_out_whole():
     for fold in (0, 1):  # every part lies in one batch, so profiles can leave out a cell's own
         assert len(set(part.parts[part.folds == fold])) == 3
     assert set(part.parts[part.folds == 0]).isdisjoint(part.parts[part.folds == 1])
+
+
+def test_a_run_of_one_modality_is_read_by_its_latents_too(tmp_path):
+    cells = world(240, batches=3)
+    run = train_tiny(cells.only(["rna"]), tmp_path / "run", validation="batch_3")
+    part = label_reference(run.align(cells), "cell_type", "batch", run.recipe, seed=0)
+    found = read_evidence(run, Profiles(run, part), part.cells, private=True)["rna"]
+    assert found.latents.shape == (len(part.cells), run.model.components)
+    assert found.latents.std(axis=0).min() > 0

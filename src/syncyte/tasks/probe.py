@@ -146,7 +146,8 @@ def _read(trained: Trained, batch: Batch, *, names: tuple[str, ...], private: bo
         index = model.names.index(name)
         latent, amounts, _, _ = model.paths[name](batch.tokens[name], Visible(batch.present[name]))
         context = (amounts.clamp_min(1).log() - model.context_mean[index]) / model.context_sd[index]
-        first = model.components if private else 0
+        shared = latent.shape[1] > model.components  # else all components are the modality's own, fitted on it alone
+        first = model.components if private and shared else 0
         blocks.append(torch.cat([context, latent[:, first:]], dim=1).cpu().numpy())
     return blocks
 
