@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+from mudata import MuData
 from tests.tiny import cells_of, train_tiny, world
 
 from syncyte.baselines.residual import ResidualMatrix
@@ -179,9 +180,10 @@ def test_two_technical_batches_are_held_out_whole():
 
 
 def test_a_run_of_one_modality_is_read_by_its_latents_too(tmp_path):
-    cells = world(240, batches=3)
-    run = train_tiny(cells.only(["rna"]), tmp_path / "run", validation="batch_3")
-    part = label_reference(run.align(cells), "cell_type", "batch", run.recipe, seed=0)
+    data = MuData({"rna": world(240, batches=3)["rna"]})
+    data.obs = data["rna"].obs.copy()
+    run = train_tiny(data, tmp_path / "run", validation="batch_3")
+    part = label_reference(run.align(cells_of(data)), "cell_type", "batch", run.recipe, seed=0)
     found = read_evidence(run, Profiles(run, part), part.cells, private=True)["rna"]
     assert found.latents.shape == (len(part.cells), run.model.components)
     assert found.latents.std(axis=0).min() > 0
