@@ -315,22 +315,16 @@ def evaluate(
     from syncyte.tasks.trained import together
 
     del batch_size
+    asked = {"batch_key": batch_key, "label_key": label_key}
 
     def work(trained: Trained) -> Evaluation:
+        """Score and report, in the process that leads."""
         cells = open_data(data, modality, genome, layer, force)
         known = open_data(reference, modality, genome, layer, force)
-        evaluation = evaluate_cells(
-            trained,
-            cells,
-            known,
-            batch_key=batch_key or trained.recipe.get("batch_key"),
-            label_key=label_key or trained.recipe.get("label_key"),
-            unclear=unclear,
-            peers=peers,
-            starts=None if genome is None else gene_starts(trained, Reference.load(genome)),
-            seed=seed,
-            quiet=quiet,
-        )
+        keys = {key: given or trained.recipe.get(key) for key, given in asked.items()}
+        starts = None if genome is None else gene_starts(trained, Reference.load(genome))
+        how: dict[str, Any] = {"unclear": unclear, "peers": peers, "seed": seed, "quiet": quiet}
+        evaluation = evaluate_cells(trained, cells, known, **keys, starts=starts, **how)
         if out is not None:
             write_report(report_from_evaluation(evaluation), Path(out))
         return evaluation

@@ -35,15 +35,7 @@ class Meter:
 
     def __enter__(self) -> Meter:
         if not self._quiet and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn
-
-            texts = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-            self._bar = Progress(
-                *texts, TextColumn("{task.fields[facts]}"), console=Console(stderr=True), transient=True
-            )
-            self._bar.start()
-            self._task = self._bar.add_task(self._what, total=1.0, facts="")
+            self._bar, self._task = start_bar(self._what, 1.0, transient=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -65,6 +57,18 @@ class Meter:
             self._line = now
             sys.stderr.write(f"{self._what}: {share:.0%}, {facts}\n")
             sys.stderr.flush()
+
+
+def start_bar(what: str, total: float, transient: bool = False) -> tuple[Any, Any]:
+    """Bar on standard error with a field ``facts``, and its task; ``transient`` ones vanish when they stop."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    texts = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    facts = TextColumn("{task.fields[facts]}")
+    bar = Progress(*texts, facts, console=Console(stderr=True), refresh_per_second=4, transient=transient)
+    bar.start()
+    return bar, bar.add_task(what, total=total, facts="")
 
 
 class Lines:

@@ -82,3 +82,11 @@ def test_choice_is_from_the_ladder_and_repeats():
     pairs = [pairs_of("atac", "rna", counts, rows, rows, start.encoders, 6) for rows in (known, new)]
     shapes = [choose_shape(*pairs, start.encoders["rna"], start.encoders["atac"]) for _ in range(2)]
     assert shapes[0] == shapes[1] and shapes[0].power in POWERS["depth"]
+
+
+def test_batches_are_held_out_whole_whatever_comes_first():
+    for sizes in ((30, 70), (5, 90, 5), (10, 80, 10), (48, 52)):
+        groups = np.repeat([f"b{number}" for number in range(len(sizes))], np.array(sizes) * 2)
+        for seed in range(20):
+            learned, held = hold_out(np.arange(len(groups)), groups, np.random.default_rng(seed))
+            assert set(groups[learned]).isdisjoint(groups[held]) and 0 < len(held) <= 0.6 * len(groups)

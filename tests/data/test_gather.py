@@ -164,6 +164,16 @@ def test_only_what_is_missing_or_changed_is_done(reference: Reference, tmp_path:
     assert run(files, reference, tmp_path / "store", How("any"), overwrite=True).made == 3
 
 
+def test_a_renamed_file_is_another_file(reference: Reference, tmp_path: Path):
+    (path,) = saved(tmp_path, lane1=atac(names(6), 1))
+    run([path], reference, tmp_path / "store")
+    renamed = path.rename(tmp_path / "lane9.h5ad")
+    with pytest.raises(DataError, match="other files or options"):
+        run([renamed], reference, tmp_path / "store")
+    done = run([renamed], reference, tmp_path / "store", overwrite=True)
+    assert set(open_store(done.path).obs["syncyte_file"].astype(str)) == {"lane9"}
+
+
 def test_a_failed_file_does_not_stop_the_others(reference: Reference, tmp_path: Path):
     files = saved(
         tmp_path, a=atac(names(6, "a"), 1), wrong=peaks(features=[f"chr1:{9**9 + n}-{9**9 + n + 9}" for n in range(15)])
@@ -192,6 +202,8 @@ def test_requests_that_cannot_be_met(reference: Reference, tmp_path: Path):
         run([path], reference, tmp_path / "store", How("larges"))
     with pytest.raises(DataError, match="something else"):
         run([path], reference, tmp_path)
+    with pytest.raises(DataError, match=r"chain file .*nowhere\.chain cannot be read"):
+        run([path], reference, tmp_path / "store", How(chain=tmp_path / "nowhere.chain"))
     (tmp_path / "sizes").write_text("chr1\t1000\n")
     bare = build_reference(tmp_path / "bare", chrom_sizes=tmp_path / "sizes")
     with pytest.raises(DataError, match="holds no regions to put atac on"):

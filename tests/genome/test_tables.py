@@ -89,6 +89,11 @@ def test_bad_bed_is_named(write, text, message):
         read_bed(write("bad.bed", text))
 
 
+def test_peaks_of_a_header_alone_are_named(write):
+    with pytest.raises(GenomeError, match="no table"):
+        read_bed(write("bad.narrowPeak", "# a comment without an end"), extra=[6])
+
+
 def test_sizes_are_read_in_genome_order(write):
     assert list(read_chrom_sizes(write("s", "X\t5\n10 6 99\n\n2\t7\nMT\t1\n")).items()) == [
         ("chr2", 7),

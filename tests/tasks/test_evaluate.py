@@ -155,6 +155,21 @@ def test_unclear_labels_count_as_none(world):
     assert "have an unclear label" in told.text["notes"] and told.provenance["settings"]["unclear"] == [types[0]]
 
 
+def test_placeholders_and_blanks_are_the_same_to_the_model_and_its_baselines(world):
+    work = _work(world)
+    said = np.array(work.held.obs["cell_type"].astype(str), dtype=object)
+    said[:5], said[5:9] = "Unassigned", [f" {name} " for name in said[5:9]]
+    work.held = dataclasses.replace(work.held, obs=work.held.obs.assign(cell_type=said))
+    known = np.array(work.reference.obs["cell_type"].astype(str), dtype=object)
+    known[:40] = "unassigned"
+    work.reference = dataclasses.replace(work.reference, obs=work.reference.obs.assign(cell_type=known))
+    evaluate._annotate(work)
+    assert len(work.arrays["annotate"]["truth"]) == len(work.held) - 5
+    assert not {"Unassigned", "unassigned"} & set(work.arrays["annotate"]["truth"])
+    assert all(name == name.strip() for name in work.arrays["annotate"]["truth"])
+    assert f"learned from {len(work.reference) - 40}" in work.text["annotate"]
+
+
 def test_the_verb_hands_on_genome_and_unclear_labels(world, genome, monkeypatch):
     trained, held, known = world
     given = {}

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from syncyte.baselines.closed_form import fit_level, level_features, mean_decoder, relative_decoder, ridge
 from syncyte.baselines.encode import Encoder
+from syncyte.baselines.prediction import opened
 from syncyte.baselines.residual import Kind
 
 MOST_OPEN = 0.995  # probability no region is predicted above
@@ -135,30 +136,28 @@ def fit_profile(pairs: Pairs, source: Encoder, target: Encoder, shape: Shape, de
     ways = ((1 - shape.through, _direct), (shape.through, _through))
     for share, way in ways:
         if share > 0:
-            weight, bias, context = way(pairs, prior, source, target, shape)
+            weight, bias, context = way(pairs, prior, target, shape)
             parts.append([share * part for part in (weight * prior[:, None], bias, context)])
     weight, bias, context = (np.sum(part, axis=0).astype(np.float32) for part in zip(*parts, strict=True))
     return replace(decoder, weight=weight, bias=bias, context=context)
 
 
 def _direct(
-    pairs: Pairs, prior: NDArray[np.float32], source: Encoder, target: Encoder, shape: Shape
+    pairs: Pairs, prior: NDArray[np.float32], target: Encoder, shape: Shape
 ) -> tuple[NDArray, NDArray, NDArray]:
     """Latents of the source to features of the target; weights on scaled latents."""
-    del source
     latent, share = pairs.latent * prior, target.residual.share
     if target.residual.kind == "pearson":
         return mean_decoder(latent, pairs.context * shape.context, pairs.wanted, target.per_cell)
-    opened = _opened(pairs.wanted)
-    weight = relative_decoder(latent * OPEN_SCALE, opened, target.residual.depth(opened), share) * OPEN_SCALE
+    openings = opened(pairs.wanted)
+    weight = relative_decoder(latent * OPEN_SCALE, openings, target.residual.depth(openings), share) * OPEN_SCALE
     return weight, np.log(share), np.zeros((2, len(share)))
 
 
 def _through(
-    pairs: Pairs, prior: NDArray[np.float32], source: Encoder, target: Encoder, shape: Shape
+    pairs: Pairs, prior: NDArray[np.float32], target: Encoder, shape: Shape
 ) -> tuple[NDArray, NDArray, NDArray]:
     """Latents of the source to own latents of the target over pairs, these to features over all cells."""
-    del source
     kept = slice(target.shared, target.shared + BRIDGE)
     latent, width = pairs.latent * prior, pairs.latent.shape[1]
     wanted, everyone = target.latents(pairs.wanted)[:, kept], target.latents(pairs.alone)[:, kept]
@@ -169,12 +168,8 @@ def _through(
         decoder = np.vstack([weight, effect])
         through = bridge @ decoder
         return through[:width], bias + offset @ decoder, through[width:]
-    opened, share = _opened(pairs.alone), target.residual.share
+    openings, share = opened(pairs.alone), target.residual.share
     scale = OPEN_SCALE * target.strength[kept]
-    weight = relative_decoder(everyone * scale, opened, target.residual.depth(opened), share) * scale[:, None]
+    weight = relative_decoder(everyone * scale, openings, target.residual.depth(openings), share) * scale[:, None]
     bridge, _ = ridge(latent, wanted, BRIDGE_PENALTY)
     return bridge @ weight, np.log(share), np.zeros((2, len(share)))
-
-
-def _opened(counts: sp.csr_matrix) -> sp.csr_matrix:
-    return sp.csr_matrix((np.ones_like(counts.data), counts.indices, counts.indptr), shape=counts.shape)

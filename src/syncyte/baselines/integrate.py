@@ -1,7 +1,6 @@
-"""Harmony on an embedding, the integration baseline to beat at its cost.
+"""Harmony (Korsunsky et al., Nature Methods 2019) on an embedding: the integration method to beat at its cost.
 
-PCA is what everyone starts from and corrects nothing; Harmony (Korsunsky et al., Nature Methods 2019) is the method to
-beat at its cost. Harmony comes with the ``bench`` extra.
+It comes with the ``bench`` extra. Leaves out: the embedding (``baselines.space``).
 """
 
 from __future__ import annotations

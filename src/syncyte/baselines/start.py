@@ -20,7 +20,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from syncyte.baselines.closed_form import ridge
-from syncyte.baselines.decode import BRIDGE, BRIDGE_PENALTY, Decoder, Pairs, Shape, fit_decoder, pairs_of
+from syncyte.baselines.decode import BRIDGE, BRIDGE_PENALTY, Decoder, Shape, fit_decoder, pairs_of
 from syncyte.baselines.encode import MOST_CELLS, Alone, Encoder, fit_encoder
 from syncyte.baselines.prediction import SCALE
 from syncyte.baselines.residual import Kind, Residual, ResidualMatrix, randomized_svd, svd
@@ -54,7 +54,6 @@ class LinearStart:
     source: dict[str, str]
     components: int
     note: str = ""
-    extra: dict[str, float] = field(default_factory=dict)
     shapes: dict[str, Shape] = field(default_factory=dict)
 
     def latent(self, modality: str, counts: sp.csr_matrix) -> NDArray[np.float32]:
@@ -121,7 +120,7 @@ def fit_start(
         "bridge": f"components of all cells, bridged over {pairs:,} paired cells",
         "separate": "each modality alone",
     }
-    return LinearStart(encoders, decoders, source, width, notes[mode], {"pairs": float(pairs)}, shapes)
+    return LinearStart(encoders, decoders, source, width, notes[mode], shapes)
 
 
 def _fit_encoders(
@@ -144,8 +143,10 @@ def _fit_encoders(
     strength = np.ones(0, dtype=np.float32)
     if mode != "separate":
         rows = _sample(np.flatnonzero(np.logical_and.reduce([present[m] for m in names])), rng)
-        make = _bridged if mode == "bridge" else _shared
-        tables, strength = make(counts, residuals, rows, shared, seed, alone)
+        if mode == "bridge":
+            tables, strength = _bridged(counts, residuals, rows, shared, alone)
+        else:
+            tables, strength = _shared(counts, residuals, rows, shared, seed)
     encoders = {
         m: fit_encoder(counts[m], present[m], residuals[m], tables.get(m), strength, alone[m], private, per_cell[m])
         for m in names
@@ -221,10 +222,8 @@ def _shared(
     rows: NDArray[np.int64],
     components: int,
     seed: int,
-    alone: Mapping[str, Alone],
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
     """Loadings of the shared components of each modality: the first against all others side by side."""
-    del alone
     names = list(counts)
     first, *others = (ResidualMatrix.build(counts[m][rows], residuals[m]) for m in names)
     edges = np.cumsum([0, *(m.shape[1] for m in others)])
@@ -247,11 +246,9 @@ def _bridged(
     residuals: Mapping[str, Residual],
     rows: NDArray[np.int64],
     components: int,
-    seed: int,
     alone: Mapping[str, Alone],
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
     """Shared loadings where pairs are few: the first modality's own, and the others' regressed onto its latents."""
-    del seed
     anchor, *others = counts
     loadings, strength = alone[anchor][0][:, :components], alone[anchor][1][:components]
     scores = ResidualMatrix.build(counts[anchor][rows], residuals[anchor]).dot(loadings)
@@ -277,5 +274,5 @@ def _decoder(
 ) -> Decoder:
     rows = _sample(np.flatnonzero(present[target] & present[source]), rng)
     alone = _sample(np.flatnonzero(present[target]), rng)
-    pairs: Pairs = pairs_of(target, source, counts, rows, alone, encoders, width)
+    pairs = pairs_of(target, source, counts, rows, alone, encoders, width)
     return fit_decoder(pairs, encoders[source], encoders[target], shape)

@@ -20,25 +20,26 @@ from syncyte.baselines.decode import Decoder, Pairs, Shape, fit_decoder, fit_pro
 from syncyte.baselines.encode import Encoder
 from syncyte.baselines.prediction import log_values
 
-SHARE = 0.2  # of the paired cells, at least, held out to choose by
+SHARE, MOST_SHARE = 0.2, 0.6  # of the paired cells held out to choose by, if technical batches allow
 FEWEST = 200  # paired cells below which the standard shape is taken as it is
 MOST_LEARNED, MOST_HELD, MOST_FEATURES = 8000, 500, 20_000
 POWERS = {"pearson": (0.0, 0.5, 1.0), "depth": (0.5, 1.0, 1.5)}
-FACTORS = {"pearson": (0.5, 1.0, 2.0, 4.0), "depth": (0.5, 1.0, 2.0, 4.0)}
+FACTORS = (0.5, 1.0, 2.0, 4.0)
 
 
 def hold_out(
     rows: NDArray[np.int64], groups: NDArray | None, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to learn from and rows to choose by: whole groups where there are at least two, else random rows."""
+    """Rows to learn from and rows to choose by: whole groups, none of which is most of the cells, else random rows."""
     if groups is not None:
         names = np.unique(groups[rows])
         held = np.zeros(len(rows), dtype=bool)
-        for name in rng.permutation(names)[: len(names) - 1] if len(names) > 1 else []:
-            held |= groups[rows] == name
+        for name in rng.permutation(names):
+            grown = held | (groups[rows] == name)
+            held = grown if grown.mean() <= MOST_SHARE else held
             if held.mean() >= SHARE:
                 break
-        if 0 < held.mean() <= 0.6:
+        if held.any():
             return rows[~held], rows[held]
     mixed = rng.permutation(rows)
     cut = max(1, round(SHARE * len(rows)))
@@ -56,7 +57,7 @@ def choose_shape(learned: Pairs, held: Pairs, source: Encoder, target: Encoder) 
         scored = [(error(fit_profile(learned, source, target, shape, base)), shape) for shape in shapes]
         return min(scored, key=lambda item: item[0])[1]
 
-    shape = best(Shape(power, factor, True, 0.0) for power in POWERS[kind] for factor in FACTORS[kind])
+    shape = best(Shape(power, factor, True, 0.0) for power in POWERS[kind] for factor in FACTORS)
     if kind == "pearson":
         shape = best([shape, replace(shape, context=False)])
     return best([shape, replace(shape, through=0.5)])

@@ -34,6 +34,7 @@ from syncyte.data.place import How
 from syncyte.data.regroup import available
 from syncyte.data.store import is_store, write_store
 from syncyte.errors import DataError, SyncyteError
+from syncyte.genome.contents import digest
 from syncyte.genome.overlap import check_rule
 from syncyte.genome.reference import Reference
 from syncyte.types import Schema
@@ -122,7 +123,7 @@ def gather(
     check_rule(how.rule)
     opened = Reference.load(reference)
     jobs = make_jobs(files, schemas, opened, out, how, options, 1 if executor or workers > 1 else available())
-    ours = _digest([dict(job.stamp) for job in jobs] + [options.seed, options.shard_cells])
+    ours = _digest([[job.source, dict(job.stamp)] for job in jobs] + [options.seed, options.shard_cells])
     if (done := _finished(out, ours)) is not None:
         return Gathered(out, done, 0, len(jobs), few=_few_path(out) if _few_path(out).is_file() else None)
     _check_out(out, options.overwrite)
@@ -169,7 +170,7 @@ def make_jobs(
     if twice:
         raise DataError(f"{', '.join(twice[:5])} given more than once. Name each file once.")
     call = secrets.token_hex(8)
-    chain = None if how.chain is None else hashlib.sha256(how.chain.read_bytes()).hexdigest()
+    chain = None if how.chain is None else _chain_hash(how.chain)
     settings = {"rule": how.rule, "force": how.force, "modality": options.modality, "layer": options.layer}
     jobs = []
     for path in paths:
@@ -178,6 +179,16 @@ def make_jobs(
         named = (str(path), str(folder), str(reference.path.resolve()), stamp, tuple(schemas), how)
         jobs.append(Job(*named, options.modality, options.layer, threads, call))
     return jobs
+
+
+def _chain_hash(path: Path) -> str:
+    try:
+        return digest(path)
+    except OSError as error:
+        raise DataError(
+            f"The chain file {path} cannot be read ({error.strerror or error}). Check --chain; a chain is a UCSC file "
+            "that lifts one genome build onto another."
+        ) from error
 
 
 def work_folder(out: Path) -> Path:

@@ -2,7 +2,7 @@
 
 ::
 
-    index = reference.index                  # nothing is parsed; starts and ends stay in the file until touched
+    index = reference.index                  # nothing is parsed; starts and ends are mapped from the file
     index.chroms, index.offset               # regions of chromosome c: offset[c] to offset[c + 1]
     index.start, index.end                   # (r,) int32, 0-based half-open, ascending within a chromosome
     low, high = index.touching(code, start, end)

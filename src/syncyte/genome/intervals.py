@@ -3,7 +3,7 @@
 The grid holds, for every 1,024 bases of a chromosome, the first interval that ends after them; a look-up is one read
 and a few steps. It serves intervals of any width, in any order of asking. 4 bytes a kilobase of genome: 12 MB for hg38.
 
-Leaves out: reading files (``tables``), and mapping intervals onto intervals (``regions``).
+Leaves out: reading files (``tables``), and mapping intervals onto intervals (``overlap``).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def lookup(table: pd.DataFrame, chroms: Sequence[str]) -> Lookup:
     GenomeError
         If the intervals overlap, are out of order or lie on other chromosomes.
     """
-    code = pd.Index(chroms).get_indexer(table["chrom"].cat.categories)[table["chrom"].cat.codes]
+    code = np.append(pd.Index(chroms).get_indexer(table["chrom"].cat.categories), -1)[table["chrom"].cat.codes]
     starts, ends = table["start"].to_numpy(dtype=np.int32), table["end"].to_numpy(dtype=np.int32)
     wrong = code[1:] < code[:-1]
     wrong |= (code[1:] == code[:-1]) & (starts[1:] < ends[:-1])
@@ -136,7 +136,7 @@ def tss_steps(tss: pd.DataFrame, chroms: Sequence[str]) -> tuple[Lookup, NDArray
         ``(s, 2)``: starts within ``CENTRE`` bp, and starts ``FLANK[0] + 1`` to ``FLANK[1]`` bp away.
     """
     spans = ((-CENTRE, CENTRE + 1, 0), (-FLANK[1], -FLANK[0], 1), (FLANK[0] + 1, FLANK[1] + 1, 1))
-    code = pd.Index(chroms).get_indexer(tss["chrom"].cat.categories)[tss["chrom"].cat.codes]
+    code = np.append(pd.Index(chroms).get_indexer(tss["chrom"].cat.categories), -1)[tss["chrom"].cat.codes]
     place = np.unique((code[code >= 0].astype(np.int64) << 32) + tss["tss"].to_numpy()[code >= 0])
     chrom, base = place >> 32, place & 0xFFFFFFFF
     at, change = [], []

@@ -18,6 +18,7 @@ chain files, and sequences: alleles are not looked at.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -85,13 +86,22 @@ class Lifted:
 
 
 def read_chain(path: Path) -> Chain:
-    """Read a chain file; chains given twice, under two spellings of a chromosome, count once.
+    """Read a chain file; chains given twice, under two spellings of a chromosome, count once. The last one is kept.
 
     Raises
     ------
     GenomeError
         If it is no chain file, or a line is malformed; the line is named.
     """
+    with opened(path):  # says what is wrong with a path that cannot be read
+        pass
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(1)
+def _read(path: Path, changed: int) -> Chain:
+    """Chain of a file as it was when last ``changed``."""
+    del changed
     heads, blocks = _parse(path)
     firsts = [head[-1] for head in heads]
     last = dict(zip(firsts, [*firsts[1:], len(blocks)]))
@@ -99,7 +109,8 @@ def read_chain(path: Path) -> Chain:
     rows = np.concatenate([np.arange(head[-1], last[head[-1]]) for head in heads])
     sizes = [last[head[-1]] - head[-1] for head in heads]
     chroms = [tuple(sorted({head[side] for head in heads}, key=genome_order)) for side in (0, 1)]
-    code = [[chroms[side].index(head[side]) for head in heads] for side in (0, 1)]
+    place = [{name: code for code, name in enumerate(names)} for names in chroms]
+    code = [[place[side][head[side]] for head in heads] for side in (0, 1)]
     from_, to, length, turned = zip(*(head[2:6] for head in heads))
     span = np.column_stack([code[0], from_, to, np.cumsum([0, *sizes[:-1]])])
     target = np.column_stack([code[1], length, turned])

@@ -99,7 +99,7 @@ def map_peaks(source: pd.DataFrame, index: RegionIndex, rule: str = "largest") -
     outside = 1 - float(bases.sum(dtype=np.int64)) / width if width else 0.0
     if rule == "largest":
         best = np.empty(len(source), dtype=np.int64)
-        largest(start, end, index.start, index.end, low, high, np.ones(len(source), dtype=np.int64), best)
+        largest(start, end, index.start, index.end, low, high, best)
         pointer, target = np.concatenate([[0], np.cumsum(kept)]), best[kept].astype(np.int32)
     reached = np.zeros(len(index), dtype=bool)
     reached[target] = True
@@ -141,7 +141,8 @@ def check_overlap(share: float, what: str, name: str, force: bool) -> str:
     """
     if share >= LEAST_OVERLAP:
         return ""
-    sentence = f"Only {share:.1%} of the {what} lie in regions of the reference {name!r} (at least 30 % expected)"
+    sentence = f"Only {share:.1%} of the {what} lie in regions of the reference {name!r}"
+    sentence += f" (at least {LEAST_OVERLAP:.0%} expected)"
     if not force:
         raise GenomeError(
             f"{sentence}. Check species and genome build (give a chain file to lift the peaks over, --chain), or use a "

@@ -75,7 +75,7 @@ def merge_region_sets(tables: Sequence[pd.DataFrame], reference: pd.DataFrame | 
     return merged
 
 
-def assign_regions(source: pd.DataFrame, target: pd.DataFrame, min_overlap: float = 0.0) -> np.ndarray:
+def assign_regions(source: pd.DataFrame, target: pd.DataFrame) -> np.ndarray:
     """Row of the target region each source peak goes to, -1 for none (the rule ``largest`` of ``overlap``).
 
     Parameters
@@ -84,8 +84,6 @@ def assign_regions(source: pd.DataFrame, target: pd.DataFrame, min_overlap: floa
         ``(f, 3)`` table in any order, overlaps allowed.
     target
         ``(r, 3)`` table, disjoint and in genome order.
-    min_overlap
-        Least share of a peak's bases that must lie in its region; at 0 one base is enough.
 
     Returns
     -------
@@ -98,6 +96,5 @@ def assign_regions(source: pd.DataFrame, target: pd.DataFrame, min_overlap: floa
     start, end = (np.ascontiguousarray(source[key], dtype=np.int64) for key in ("start", "end"))
     low, high = index.touching(index.code_of(source), start, end)
     best = np.empty(len(source), dtype=np.int64)
-    least = np.maximum(np.ceil(min_overlap * (end - start)).astype(np.int64), 1)
-    largest(start, end, index.start, index.end, low, high, least, best)
+    largest(start, end, index.start, index.end, low, high, best)
     return best

@@ -88,12 +88,11 @@ def largest(
     region_end: NDArray[np.int32],
     low: NDArray[np.int64],
     high: NDArray[np.int64],
-    least: NDArray[np.int64],
     best: NDArray[np.int64],
 ) -> None:
-    """Region each interval shares the most bases with, at least ``least``; the lower of equals; -1 for none."""
+    """Region each interval shares the most bases with, the lower of equals; -1 for none."""
     for i in range(len(start)):
-        most, winner = least[i] - 1, -1
+        most, winner = 0, -1
         for region in range(low[i], high[i]):
             shared = min(end[i], region_end[region]) - max(start[i], region_start[region])
             if shared > most:

@@ -160,7 +160,8 @@ def read_bed(path: Path, extra: Sequence[int] = ()) -> pd.DataFrame:
     """
     text = _text(path)
     skip = _header_lines(text)
-    first = text.split("\n", skip + 1)[skip].count("\t") + 1 if extra else 3
+    lines = text.split("\n", skip + 1)
+    first = lines[skip].count("\t") + 1 if extra and len(lines) > skip else 3
     wanted = [0, 1, 2, *(column for column in extra if column < first)]
     table = _frame(path, text, header=None, sep="\t", skiprows=skip, usecols=wanted)
     start, end = _numbers(path, table[1], table[2], first_line=skip + 1)

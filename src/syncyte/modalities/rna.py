@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from syncyte.baselines.prediction import log_values
 from syncyte.baselines.residual import Kind
 from syncyte.modalities.base import Layout, modalities
 from syncyte.types import Schema
@@ -31,10 +32,7 @@ class Rna:
 
     def observed(self, counts: sp.csr_matrix) -> sp.csr_matrix:
         """log1p of counts per 10,000; cells without counts stay empty."""
-        totals = np.asarray(counts.sum(axis=1)).ravel()
-        factor = self.per_cell / np.maximum(totals, 1)
-        data = np.log1p(counts.data * np.repeat(factor, np.diff(counts.indptr)))
-        return sp.csr_matrix((data.astype(np.float32), counts.indices, counts.indptr), shape=counts.shape)
+        return log_values(counts, self.per_cell)
 
 
 modalities.add("rna")(Rna())

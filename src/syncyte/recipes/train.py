@@ -90,23 +90,14 @@ def train_recipe(
         stages = [stage for stage in config.stages.values() if stage.active]
         objectives = {stage.name: {key: modules[key] for key in stage.objectives} for stage in stages}
         make = loader_maker(built, cells, recipe.needs(config), seed)
-        report = fit(
-            built.model,
-            stages,
-            run=folder.path,
-            make_loader=make,
-            objectives=objectives,
-            device=device,
-            seed=seed,
-            resume=resume,
-            quiet=quiet,
-            worker=worker,
-        )
+        how: dict[str, Any] = {"device": device, "seed": seed, "resume": resume, "quiet": quiet, "worker": worker}
+        report = fit(built.model, stages, run=folder.path, make_loader=make, objectives=objectives, **how)
         paired = next((stage for stage in stages if "whole" in stage.objectives), None)
         gates = {}
         if config.gate and paired is not None:
-            kept = 1.0 if config.start.mode == "none" else KEPT  # without a start there is nothing to fall back on
-            gates = choose_gates(built.model, make(paired, "validation", 0, 1), worker, kept)
+            loader = make(paired, "validation", 0, 1)
+            # without a start there is nothing to fall back on
+            gates = choose_gates(built.model, loader, worker, 1.0 if config.start.mode == "none" else KEPT)
         if worker.rank == 0:
             facts = _facts(built, cells, report, gates, notes, batch_key, label_key, command)
             _save(folder.path, built, facts)

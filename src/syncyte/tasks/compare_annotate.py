@@ -68,8 +68,6 @@ def compare_annotation(
     label_key: str,
     *,
     batch_key: str | None = None,
-    method: str = "auto",
-    exclude: Sequence[str] = (),
     peers: bool = False,
     seed: int = 0,
     say: Callable[[str], None] = lambda text: None,
@@ -84,25 +82,16 @@ def compare_annotation(
         Aligned cells, all of them labelled.
     batch_key
         Technical batches of the reference, for choices.
-    method
-        How the model learns the labels, see ``tasks.annotate``.
-    exclude
-        Labels that mean no class: their cells are neither learned from nor scored.
     peers
         Also train scANVI and CellTypist on the counts, where they are installed.
     """
     from syncyte.tasks.annotate import annotate_cells
 
     names = shared_modalities(held, reference)
-    held, reference = (
-        _with_all(cells.take(~cells.column(label_key).astype(str).isin(list(exclude)).to_numpy()), names)
-        for cells in (held, reference)
-    )
+    held, reference = _with_all(held, names), _with_all(reference, names)
     truth = held.column(label_key).astype(str).to_numpy()
     say(f"annotate: {name}")
-    result = annotate_cells(
-        trained, held, reference, label_key, method=method, threshold=None, batch_key=batch_key, seed=seed, quiet=True
-    )
+    result = annotate_cells(trained, held, reference, label_key, batch_key=batch_key, seed=seed, quiet=True)
     predicted = np.asarray(result.obs[f"syncyte_{label_key}"]).astype(str)
     confidence = np.asarray(result.obs["syncyte_confidence"], dtype=np.float64)
     scored, right = {name: score_labels(truth, predicted, confidence)}, {name: predicted == truth}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,7 @@ from syncyte.tasks.compare_translate import (
     kept_share,
     units_of,
 )
+from syncyte.tasks.labelled import clean_labels
 from syncyte.tasks.plot import umap_coordinates
 from syncyte.tasks.result import STEM, Evaluation
 from syncyte.tasks.trained import Trained
@@ -69,10 +70,7 @@ class Work:
 
     def labels_of(self, cells: Cells) -> NDArray[Any] | None:
         """Labels of some cells, ``""`` where missing or unclear; None without a label column."""
-        if self.label_key is None:
-            return None
-        labels = _texts(cells, self.label_key)
-        return np.where(np.isin(np.char.strip(labels), self.unclear), "", labels)
+        return None if self.label_key is None else clean_labels(cells, self.label_key, self.unclear)
 
 
 def evaluate_cells(
@@ -309,7 +307,10 @@ def _annotate(work: Work) -> None:
             f"Annotation is not scored: {work.label_key!r} holds fewer than two classes, or few cells are labelled."
         )
         return
-    held, reference = work.held.take(labels != ""), work.reference.take(known != "")
+    held, reference = (
+        replace(cells, obs=cells.obs.assign(**{work.label_key: said})).take(said != "")
+        for cells, said in ((work.held, labels), (work.reference, known))
+    )
     if not any(name in reference.modalities for name in held.modalities):
         work.notes.append("Annotation is not scored: held-out cells and reference share no modality.")
         return

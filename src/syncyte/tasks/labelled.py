@@ -65,6 +65,14 @@ class Labelled:
         return np.flatnonzero(~inside), np.flatnonzero(inside)
 
 
+def clean_labels(cells: Cells, label_key: str, unclear: Sequence[str] = ()) -> NDArray[Any]:
+    """``(n,)`` labels without blanks around them; ``""`` where there is none, or one that is no class."""
+    column = cells.column(label_key)
+    text = column.astype(str).str.strip()
+    none = column.isna() | text.str.lower().isin(PLACEHOLDERS) | text.isin([str(name).strip() for name in unclear])
+    return text.mask(none, "").to_numpy(dtype=object).astype(str)
+
+
 def keep_labelled(reference: Cells, label_key: str, unclear: Sequence[str] = ()) -> tuple[Cells, dict[str, Any]]:
     """Cells with a usable label, and what was left out.
 
@@ -78,12 +86,11 @@ def keep_labelled(reference: Cells, label_key: str, unclear: Sequence[str] = ())
     DataError
         If the column is missing or fewer than two classes are left.
     """
-    column = reference.column(label_key)
-    text = column.astype(str).str.strip()
-    missing = (column.isna() | text.str.lower().isin(PLACEHOLDERS)).to_numpy()
-    vague = text.isin([str(name) for name in unclear]).to_numpy() & ~missing
-    keep = np.flatnonzero(~missing & ~vague)
-    classes = sorted(set(text.iloc[keep]))
+    text = clean_labels(reference, label_key, unclear)
+    missing = clean_labels(reference, label_key) == ""
+    vague = (text == "") & ~missing
+    keep = np.flatnonzero(text != "")
+    classes = sorted(set(text[keep].tolist()))
     if len(classes) < 2:
         found = f"only {classes[0]!r}" if classes else "no label"
         raise DataError(

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from syncyte.baselines.encode import CLIP
 from syncyte.baselines.residual import Residual, ResidualMatrix
 from syncyte.data.cells import Cells
 from syncyte.tasks.calibrate import fit_temperature, log_loss, temper
@@ -26,7 +27,6 @@ from syncyte.tasks.labelled import Labelled
 from syncyte.tasks.trained import Trained
 from syncyte.types import Batch, Visible
 
-CLIP = 3.0
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 WEIGHTS = (0.0, 0.25, 0.5, 1.0)
 FIRST_STRENGTH = 0.1

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any, Literal
 
-from syncyte.meter import LINE_SECONDS, duration
+from syncyte.meter import LINE_SECONDS, duration, start_bar
 
 Show = Literal["all", "warnings", "nothing"]
 
@@ -43,15 +43,7 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if self._level == "all" and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, TextColumn
-            from rich.progress import Progress as Bar
-
-            texts = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-            columns = (*texts, TextColumn("{task.fields[facts]}"))
-            self._bar = Bar(*columns, console=Console(stderr=True), refresh_per_second=4)
-            self._bar.start()
-            self._task = self._bar.add_task("training", total=max(1, sum(steps for _, steps in self._plan)), facts="")
+            self._bar, self._task = start_bar("training", max(1, sum(steps for _, steps in self._plan)))
         return self
 
     def __exit__(self, *_: object) -> None:

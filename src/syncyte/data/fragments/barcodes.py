@@ -79,7 +79,9 @@ def read_list(barcodes: str | Path | Sequence[str]) -> list[str]:
     Raises
     ------
     DataError
-        If there are none, one is listed twice, or the file cannot be read.
+        If there are none, or one is listed twice.
+    GenomeError
+        If the file cannot be read.
     """
     if isinstance(barcodes, str | Path):
         path = Path(barcodes).expanduser()
