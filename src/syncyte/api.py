@@ -321,7 +321,7 @@ def evaluate(
         """Score and report, in the process that leads."""
         cells = open_data(data, modality, genome, layer, force)
         known = open_data(reference, modality, genome, layer, force)
-        keys = {key: given or trained.recipe.get(key) for key, given in asked.items()}
+        keys: dict[str, Any] = {key: given or trained.recipe.get(key) for key, given in asked.items()}
         starts = None if genome is None else gene_starts(trained, Reference.load(genome))
         how: dict[str, Any] = {"unclear": unclear, "peers": peers, "seed": seed, "quiet": quiet}
         evaluation = evaluate_cells(trained, cells, known, **keys, starts=starts, **how)

@@ -6,6 +6,7 @@ import inspect
 import re
 import shlex
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -43,7 +44,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict]]:
     def verb(name: str):
         def record(*arguments, **keywords):
             made.append((name, {**dict(enumerate(arguments)), **keywords}))
-            return Answer({"summary": "3 cells", "cells": 3})
+            answer = Answer({"summary": "3 cells", "cells": 3})
+            answer.recipe, answer.provenance = {"notes": []}, {"integrate": {"notes": []}}
+            return answer
 
         return record
 
@@ -272,3 +275,16 @@ def test_documented_command_lines_are_valid(calls, monkeypatch):
 def test_app_is_plain_text():
     assert isinstance(app, typer.Typer)
     assert app.pretty_exceptions_enable is False
+
+
+def test_notes_and_warnings_are_said_in_words(capsys, monkeypatch):
+    from syncyte import cli
+    from syncyte.cli import options
+
+    options.note(["one technical batch"], quiet=False)
+    options.note(["unheard"], quiet=True)
+    monkeypatch.setattr(cli, "app", lambda: warnings.warn("48 cells are empty", stacklevel=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        cli.main()
+    assert capsys.readouterr().err == "note: one technical batch\nwarning: 48 cells are empty\n"

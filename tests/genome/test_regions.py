@@ -172,3 +172,12 @@ def test_assignment_equals_the_plain_loop(rows, others):
         shared = [min(end, b) - max(start, a) if name == chrom else 0 for name, a, b in target.itertuples(index=False)]
         expected.append(int(np.argmax(shared)) if shared and max(shared) > 0 else -1)
     assert assign_regions(source, target).tolist() == expected
+
+
+def test_names_that_contradict_their_columns_are_refused():
+    names = [f"chr1:{start}-{start + 50}" for start in range(100, 5000, 100)]
+    columns = parse_regions(names).assign(start=lambda table: table["start"] - 1)  # names that count from one
+    assert parse_regions(names, columns)["start"].tolist() == columns["start"].tolist()
+    lifted = columns.assign(start=columns["start"] + 700, end=columns["end"] + 700)
+    with pytest.raises(GenomeError, match=r"disagree: 'chr1:100-150' lies at chr1:799-850 by its columns.*drop"):
+        parse_regions(names, lifted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from inspect import cleandoc
 from pathlib import Path
 from textwrap import indent
@@ -67,6 +67,13 @@ def call(verb: str, values: dict[str, Any]) -> Any:
 
 def _one_path(value: Any) -> Any:
     return value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], Path) else value
+
+
+def note(lines: Iterable[str], quiet: bool) -> None:
+    """Print what a user should know of a result beside it, on standard error."""
+    if not quiet and os.environ.get("RANK", "0") == "0":
+        for line in lines:
+            typer.echo(f"note: {line}", err=True)
 
 
 def say(text: str, quiet: bool) -> None:

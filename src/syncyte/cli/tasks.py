@@ -68,7 +68,8 @@ def integrate(
     --------
     syncyte integrate run cells.h5mu --batch-key batch --out out.h5mu
     """
-    options.call("integrate", locals())
+    result = options.call("integrate", locals())
+    options.note(result.provenance["integrate"]["notes"], quiet)
     options.say(f"Wrote {out}", quiet)
 
 

@@ -46,5 +46,6 @@ def train(
     syncyte train clm_x train.h5mu --out run --preset small --set stages.rna.epochs=5
     syncyte train clm_x train.h5mu --out run --resume
     """
-    options.call("train", {**locals(), "validation": validation or None, "settings": tuple(settings or ())})
+    run = options.call("train", {**locals(), "validation": validation or None, "settings": tuple(settings or ())})
+    options.note(run.recipe.get("notes", ()), quiet)
     options.say(f"Wrote {out}\nNext: syncyte embed {out} DATA --out OUT.h5mu", quiet)

@@ -111,6 +111,7 @@ def parse_regions(names: Iterable[str], var: pd.DataFrame | None = None) -> pd.D
             raise GenomeError(
                 f"The columns {found} of var are not coordinates: {error}. Give whole numbers."
             ) from error
+        _check_agreement(listed, table, found)
     else:
         if "interval" in columns and not all(map(_NAME.fullmatch, listed[:100])):
             assert var is not None
@@ -123,6 +124,27 @@ def parse_regions(names: Iterable[str], var: pd.DataFrame | None = None) -> pd.D
             f"{', '.join(region_names(table.iloc[wrong[:5]]))}. Regions are 0-based half-open, start < end."
         )
     return table
+
+
+def _check_agreement(names: list[str], table: pd.DataFrame, columns: list[Any]) -> None:
+    """Refuse names that say other places than the columns, as after a liftover of one of them; a base off is fine."""
+    some = range(0, len(names), max(1, len(names) // 1000))
+    read = [(row, match.groups()) for row in some if (match := _NAME.fullmatch(names[row]))]
+    if len(read) < len(some):
+        return
+    rows = [row for row, _ in read]
+    said = _parse_names([names[row] for row in rows])
+    held = table.iloc[rows]
+    other = said["chrom"].astype(str).to_numpy() != held["chrom"].astype(str).to_numpy()
+    for key in ("start", "end"):
+        other |= np.abs(said[key].to_numpy() - held[key].to_numpy()) > 1
+    if other.mean() > 0.01:
+        first = int(np.flatnonzero(other)[0])
+        raise GenomeError(
+            f"Names and columns {columns} of the peaks disagree: {names[rows[first]]!r} lies at "
+            f"{region_names(held.iloc[[first]])[0]} by its columns. Correct one of the two, or drop the columns: "
+            f"adata.var = adata.var.drop(columns={[str(column) for column in columns]})"
+        )
 
 
 def _parse_names(names: list[str]) -> pd.DataFrame:
