@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from syncyte import atomic
 from syncyte.atomic import atomic_dir, atomic_file
-from syncyte.errors import DataError
+from syncyte.errors import DataError, DiskFullError
 
 
 def hidden(folder: Path) -> list[str]:
@@ -130,3 +132,20 @@ def test_folder_renamed_away_by_a_killed_writer_comes_back(tmp_path):
     with pytest.raises(DataError, match="exists"), atomic_dir(out):
         pass
     assert (out / "a").read_text() == "1" and hidden(tmp_path) == []
+
+
+def test_a_disk_without_the_room_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(DiskFullError, match="disk is full"), atomic_file(tmp_path / "a", room=2000):
+        pytest.fail("nothing may be written")
+    with atomic_file(tmp_path / "b", room=500) as tmp:
+        tmp.write_text("fits")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_library_that_says_the_disk_is_full_in_its_own_error(tmp_path):
+    with pytest.raises(DiskFullError, match="disk is full"), atomic_file(tmp_path / "a"):
+        raise RuntimeError("I/O error: No space left on device (os error 28)")
+    with pytest.raises(RuntimeError, match="own"), atomic_file(tmp_path / "a"):
+        raise RuntimeError("an error of its own")
+    assert not list(tmp_path.iterdir())

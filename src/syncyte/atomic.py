@@ -19,18 +19,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from syncyte.errors import DataError
+from syncyte.errors import DataError, DiskFullError, SyncyteError
 
 _HOST = re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname()) or "host"
 _live: set[str] = set()  # names this process is writing now: process numbers repeat, in containers at every start
 
 
 @contextmanager
-def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_file(path: str | os.PathLike[str], room: int = 0) -> Iterator[Path]:
     """Context whose value is a temporary path; on success the file written there replaces ``path`` in one step.
 
     Missing parent folders are made. A symbolic link stays and its target is replaced. On any exception, the
-    interruption by the user included, the temporary file is removed and an older ``path`` is untouched.
+    interruption by the user included, the temporary file is removed and an older ``path`` is untouched. ``room`` are
+    bytes that will be written for sure: a disk that lacks them is refused at once.
 
     Raises
     ------
@@ -44,6 +45,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         with _said(final):
             tmp.touch()
             tmp.unlink()
+        check_room(final, room)
         yield tmp
         if not tmp.is_file():
             raise DataError(f"Nothing was written for {final}; the file was left as it was.")
@@ -51,6 +53,14 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             _sync(tmp)
             os.replace(tmp, final)  # noqa: PTH105
             _sync(final.parent)
+
+
+def check_room(path: str | os.PathLike[str], room: int) -> None:
+    """Refuse what the disk has no room for: some writers (HDF5) take the process down when it runs out."""
+    final = _final(path)
+    with _said(final):
+        if room > shutil.disk_usage(final.parent).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @contextmanager
@@ -178,15 +188,17 @@ def _said(final: Path, only_full: bool = False) -> Iterator[None]:
     """Turn a failure of the operating system into a sentence that names the output."""
     try:
         yield
-    except OSError as error:
-        # HDF5 and zarr wrap the system's error, some without its number
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-        if full:
-            raise DataError(
+    except SyncyteError:
+        raise
+    except Exception as error:
+        # HDF5, zarr and safetensors wrap the system's error, some without its number or as an error of their own
+        number = error.errno if isinstance(error, OSError) else None
+        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            raise DiskFullError(
                 f"The disk is full while writing {final} ({_free(final)} free). Nothing was left under that name; "
                 "free some space or choose another place."
             ) from error
-        if only_full:
+        if only_full or not isinstance(error, OSError):
             raise
         reason = error.strerror or str(error)
         raise DataError(f"Cannot write {final}: {reason}. Choose a place you may write to.") from error

@@ -21,6 +21,10 @@ class DataError(SyncyteError):
     """The cells, features or files handed in cannot be used as they are."""
 
 
+class DiskFullError(DataError):
+    """The disk has no room for an output; nothing is left under its name."""
+
+
 class GenomeError(SyncyteError):
     """Coordinates, gene names or a reference do not fit."""
 

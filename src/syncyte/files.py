@@ -233,17 +233,27 @@ def count_fragments(
     from syncyte.data.fragments.target import make_target
     from syncyte.genome.reference import Reference
     from syncyte.meter import Meter
+    from syncyte.report.fragments import write_plots
 
+    _check_counting(shift, min_fragments, plots)
     how = Counting(rule, (int(shift[0]), int(shift[1])), listed_barcodes(barcodes))
     target = make_target(genome if isinstance(genome, Reference) else Reference.load(genome), peaks)
     path, final = Path(fragments).expanduser(), None if out is None else Path(out).expanduser()
     with Meter("counting fragments", "fragments", quiet) as meter:
         counts = count_file(path, target, how, final, min_fragments=min_fragments, force=force, advance=meter.advance)
     if plots is not None:
-        from syncyte.report.fragments import write_plots
-
         write_plots(counts, plots)
     return counts
+
+
+def _check_counting(shift: Sequence[int], min_fragments: int | None, plots: str | Path | None) -> None:
+    """Refuse before the count what would fail after it."""
+    if len(shift) != 2 or (min_fragments is not None and min_fragments < 1):
+        raise ConfigError(
+            f"shift is {tuple(shift)} and min_fragments {min_fragments}; expected two numbers of bp and at least 1."
+        )
+    if plots is not None and Path(plots).expanduser().is_file():
+        raise ConfigError(f"--plots {plots} is a file; name a folder.")
 
 
 def check_out(out: str | Path | None) -> None:

@@ -318,3 +318,17 @@ def test_a_part_cut_short_is_told(tmp_path: Path):
     assert rows.read(np.array([0])).toarray()[0, :2].tolist() == [0, 1]
     with pytest.raises(DataError, match="ends too early"):
         rows.read(np.array([1]))
+
+
+def test_the_same_call_with_files_left_out_changes_nothing(reference: Reference, tmp_path: Path):
+    files = saved(tmp_path, a=atac(names(6, "a"), 1))
+    (tmp_path / "broken.h5ad").write_bytes(b"no file at all")
+    files += [tmp_path / "broken.h5ad"]
+    first = run(files, reference, tmp_path / "store", skip_failed=True)
+    written = (tmp_path / "store" / "manifest.json").stat().st_mtime_ns
+    again = run(files, reference, tmp_path / "store", skip_failed=True)
+    assert set(again.failed) == set(first.failed) and (again.made, again.kept) == (0, 1)
+    assert (tmp_path / "store" / "manifest.json").stat().st_mtime_ns == written
+    saved(tmp_path, a=atac(names(8, "a"), 2))
+    with pytest.raises(DataError, match="--overwrite"):
+        run(files, reference, tmp_path / "store", skip_failed=True)

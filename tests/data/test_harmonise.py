@@ -8,11 +8,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 from mudata import MuData
 from tests.data.made import dense, names, opened, pair, peaks, table
 
+from syncyte.data.cells import MemoryRows
+from syncyte.data.harmonise import Columns, harmonise
+from syncyte.data.place import How
 from syncyte.errors import GenomeError
 from syncyte.genome.reference import Reference, build_reference
+from syncyte.modalities import all_schemas
 
 SYMBOLS = ["CD3E", "MS4A1", "NKG7", "LYZ", "SEPTIN7"]
 IDS = [f"ENSG{number:011d}" for number in range(1, 6)]
@@ -154,3 +159,16 @@ def test_a_modality_that_is_neither_genes_nor_regions():
     assert list(cells.parts["protein"].features) == ["CD3", "CD4", "CD8"]
     assert isinstance(cells.parts["protein"].var, pd.DataFrame)
     assert set(pair().mod) == {"rna", "atac"}
+
+
+@pytest.mark.parametrize("rule", ["largest", "any", "fraction"])
+def test_a_dropped_peak_beside_one_on_two_regions(tmp_path: Path, rule: str):
+    (tmp_path / "regions.bed").write_text("chr1\t0\t100\nchr1\t100\t200\n")
+    (tmp_path / "sizes").write_text("chr1\t100000\n")
+    two = build_reference(tmp_path / "two", regions=tmp_path / "regions.bed", chrom_sizes=tmp_path / "sizes")
+    rows = MemoryRows(sp.csr_matrix(np.array([[4, 5]], dtype=np.float32)))
+    columns = Columns("x", rows, pd.DataFrame(index=["chr1:50-150", "chr1:500-600"]))
+    schema = next(schema for schema in all_schemas() if schema.feature_kind == "region")
+    found = harmonise([columns], schema, two, how=How(rule, force=True))
+    expected = {"largest": [4], "any": [4, 4], "fraction": [2, 2]}[rule]
+    assert found.rows[0].read(np.array([0])).toarray().tolist() == [expected]

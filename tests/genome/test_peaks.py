@@ -100,3 +100,12 @@ def test_a_reference_from_peaks(tmp_path: Path):
         build_reference(tmp_path / "s", peaks=[tmp_path / "a.narrowPeak"], bins=10, chrom_sizes=tmp_path / "sizes")
     with pytest.raises(GenomeError, match="known length"):
         regions_of_peaks([tmp_path / "a.narrowPeak"], 501, {"chr9": 10}, [])
+
+
+def test_a_bed_of_blocks_is_no_narrow_peak_file(tmp_path: Path):
+    line = "chr1\t{0}\t{1}\tname\t{2}\t+\t{0}\t{1}\t0\t1\t600\t0\n"
+    (tmp_path / "a.bed").write_text(
+        "".join(line.format(1000 * n, 1000 * n + 600, score) for n, score in ((1, 9), (2, 5)))
+    )
+    table = read_peaks(tmp_path / "a.bed", 100)
+    assert table["start"].tolist() == [1250, 2250] and table["score"].tolist() == [1.0, 0.5]

@@ -171,5 +171,6 @@ def _through(
     openings, share = opened(pairs.alone), target.residual.share
     scale = OPEN_SCALE * target.strength[kept]
     weight = relative_decoder(everyone * scale, openings, target.residual.depth(openings), share) * scale[:, None]
-    bridge, _ = ridge(latent, wanted, BRIDGE_PENALTY)
-    return bridge @ weight, np.log(share), np.zeros((2, len(share)))
+    bridge, offset = ridge(latent, wanted, BRIDGE_PENALTY)
+    # pairs may lie elsewhere than all cells of the target; beside the soft link this is right to first order only
+    return bridge @ weight, np.log(share) + offset @ weight, np.zeros((2, len(share)))

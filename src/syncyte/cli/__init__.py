@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from syncyte.cli import data, demo, doctor, options, reference, tasks, train
-from syncyte.errors import Dismissed, SyncyteError
+from syncyte.errors import DiskFullError, Dismissed, SyncyteError
 
 # Faults of the machine, not of syncyte: full disk, quota, no permission, read-only or too-long path.
 MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG}
@@ -87,6 +87,10 @@ def main() -> None:
             sys.stdout.flush()  # here, so that a closed pipe is met below and not at interpreter exit
     except Dismissed as word:  # the first process says what is the matter
         sys.exit(word.exit_code)
+    except DiskFullError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.stderr.flush()
+        os._exit(error.exit_code)  # HDF5 crashes at the end of a process whose file it could not finish
     except SyncyteError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:

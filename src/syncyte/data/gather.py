@@ -123,10 +123,11 @@ def gather(
     check_rule(how.rule)
     opened = Reference.load(reference)
     jobs = make_jobs(files, schemas, opened, out, how, options, 1 if executor or workers > 1 else available())
-    ours = _digest([[job.source, dict(job.stamp)] for job in jobs] + [options.seed, options.shard_cells])
-    if (done := _finished(out, ours)) is not None:
-        return Gathered(out, done, 0, len(jobs), few=_few_path(out) if _few_path(out).is_file() else None)
-    _check_out(out, options.overwrite)
+    if (done := _finished(out, _made_of(jobs, options))) is not None:
+        return Gathered(out, done, 0, len(jobs), few=_few_of(out))
+    before = options.skip_failed and is_store(out)  # perhaps of the very files that do not fail: known after a trial
+    if not before:
+        _check_out(out, options.overwrite)
     found = {job.source: read_report(Path(job.folder), job.stamp) for job in jobs}
     todo = [job for job in jobs if found[job.source] is None]
     failed: dict[str, str] = {}
@@ -137,9 +138,14 @@ def gather(
     if failed and not (options.skip_failed and len(failed) < len(jobs)):
         raise DataError(_failures(failed, len(jobs), out))
     good = [job for job in jobs if found[job.source] is not None]
+    ours = _made_of(good, options)
+    if before:
+        if (done := _finished(out, ours)) is not None:
+            return Gathered(out, done, 0, len(good), failed, _few_of(out))
+        _check_out(out, options.overwrite)
     cells = join_parts([Path(job.folder) for job in good], [found[job.source] or {} for job in good], opened)
     settings = {"rule": how.rule, "chain": None if how.chain is None else how.chain.name, "forced": how.force}
-    cells.report.update(harmonise={**settings, "made_of": ours if not failed else "", "failed": failed})
+    cells.report.update(harmonise={**settings, "made_of": ours, "failed": failed})
     on_regions = [name for name, part in cells.parts.items() if "few_regions" in cells.report[name]]
     few = _write_few(cells, on_regions, out)
     write_store(
@@ -194,6 +200,15 @@ def _chain_hash(path: Path) -> str:
 def work_folder(out: Path) -> Path:
     """Where the parts of a store lie."""
     return out.with_name(f"{out.name}.parts")
+
+
+def _made_of(jobs: Sequence[Job], options: Options) -> str:
+    """Fingerprint of all that decides a store."""
+    return _digest([[job.source, dict(job.stamp)] for job in jobs] + [options.seed, options.shard_cells])
+
+
+def _few_of(out: Path) -> Path | None:
+    return _few_path(out) if _few_path(out).is_file() else None
 
 
 def _few_path(out: Path) -> Path:

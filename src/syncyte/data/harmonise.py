@@ -185,9 +185,8 @@ def _on_reference(tables: Sequence[Columns], located: Sequence[Located], referen
     rows: list[Rows] = []
     for table, found in zip(tables, maps, strict=True):
         moved = replace(table_of(found, len(used)), target=np.searchsorted(used, found.target).astype(np.int32))
-        same = len(moved.target) == table.rows.shape[1] == len(used) and np.array_equal(
-            moved.target, np.arange(len(used))
-        )
+        same = len(moved.target) == table.rows.shape[1] == len(used) and bool(found.kept.all())
+        same = same and np.array_equal(moved.target, np.arange(len(used)))
         rows.append(table.rows if same else RegroupedRows(table.rows, moved))
     labels = [table.label for table in tables]
     details: dict[str, Any] = {

@@ -92,11 +92,11 @@ def read_peaks(path: Path, width: int) -> pd.DataFrame:
 
 
 def _of_bed(path: Path) -> tuple[pd.DataFrame, NDArray, NDArray]:
-    table = read_bed(path, extra=(4, 6, 7, 8, 9))
+    table = read_bed(path, extra=(4, 6, 7, 8, 9, 10))
     middle = (table["start"] + table["end"]).to_numpy() // 2
-    if 9 in table and (table[9] >= 0).all():  # the summit of a narrowPeak, counted from the start
+    narrow = 9 in table and 10 not in table  # ten columns; a BED of blocks has twelve, and other things in them
+    if narrow and (table[9] >= 0).all():  # the summit, counted from the start
         middle = (table["start"] + table[9]).to_numpy().astype(np.int64)
-    narrow = 9 in table
     columns = [key for key in ((8, 7, 6, 4) if narrow else (4,)) if key in table]
     scored = next((key for key in columns if table[key].notna().all() and np.ptp(table[key]) > 0), None)
     return table, middle, np.zeros(len(table)) if scored is None else table[scored].to_numpy(dtype=float)

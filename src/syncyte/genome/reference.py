@@ -124,7 +124,7 @@ class Reference:
 
     @cached_property
     def index(self) -> RegionIndex | None:
-        """The regions as sorted arrays that stay on disk until touched."""
+        """The regions as sorted arrays, mapped from disk."""
         if REGIONS not in self.manifest["contents"]:
             return None
         return RegionIndex.load(self.path / REGIONS, self.manifest["region_chroms"])

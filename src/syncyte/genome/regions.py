@@ -90,11 +90,7 @@ def assign_regions(source: pd.DataFrame, target: pd.DataFrame) -> np.ndarray:
     ndarray
         ``(f,)`` int64. Time is ``O(f log r)``.
     """
-    from syncyte.genome.search import largest
-
-    index = RegionIndex.of(target)
-    start, end = (np.ascontiguousarray(source[key], dtype=np.int64) for key in ("start", "end"))
-    low, high = index.touching(index.code_of(source), start, end)
-    best = np.empty(len(source), dtype=np.int64)
-    largest(start, end, index.start, index.end, low, high, best)
-    return best
+    found = map_peaks(source, RegionIndex.of(target))
+    row = np.full(len(source), -1, dtype=np.int64)
+    row[found.kept] = found.target
+    return row

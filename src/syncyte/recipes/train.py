@@ -127,6 +127,13 @@ def choose_gates(model: CellModel, loader: EpochLoader | None, worker: Worker, k
     return chosen
 
 
+def _held_batches(cells: Cells, key: str | None, split: Split) -> list[str]:
+    """Technical batches that were held out whole."""
+    if key is None or split.kind != "batch":
+        return []
+    return sorted(set(cells.column(key).astype(str).iloc[split.validation]))
+
+
 def _facts(
     built: Assembled,
     cells: Cells,
@@ -149,6 +156,7 @@ def _facts(
         "split": {
             "kind": built.split.kind,
             "validation": built.split.name,
+            "validation_batches": _held_batches(cells, batch_key, built.split),
             "train_cells": len(built.split.train),
             "validation_cells": len(built.split.validation),
         },

@@ -138,7 +138,8 @@ def _known_batches(recipe: dict[str, Any]) -> list[str]:
     """Technical batches the model was fitted on: those held out of training too, where its start was fitted to them."""
     split = recipe.get("split", {})
     whole = recipe.get("config", {}).get("start", {}).get("cells") == "all" and split.get("kind") == "batch"
-    return [*(recipe.get("batches") or []), *(split["validation"].split(", ") if whole else [])]
+    held = split.get("validation_batches") or split.get("validation", "").split(", ")
+    return [*(recipe.get("batches") or []), *(held if whole else [])]
 
 
 def _unseen(cells: Cells, key: str | None, batches: Sequence[str]) -> NDArray[np.bool_]:

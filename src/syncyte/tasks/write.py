@@ -20,7 +20,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from syncyte.atomic import atomic_dir, atomic_file
+from syncyte.atomic import atomic_dir, atomic_file, check_room
 from syncyte.errors import DataError
 from syncyte.tasks.result import STEM, Layer, Result, align_layer, find_host, refuse_foreign, uns_entries
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from syncyte.data.cells import Cells
 
 KINDS = (".h5ad", ".h5mu", ".zarr")
+SPARE = 4_000_000  # bytes a disk must keep while sparse blocks are appended: HDF5 holds some of them back
 CHUNK = 1 << 20  # bytes of a dense prediction stored as one piece
 
 
@@ -124,7 +125,8 @@ class PredictionWriter:
         if self.out.suffix != ".h5ad":
             raise DataError(f"Predictions are written as .h5ad, got {self.out.name!r}. Name the output NAME.h5ad.")
         with ExitStack() as stack:
-            tmp = stack.enter_context(atomic_file(self.out))
+            room = 0 if self.sparse else 4 * len(self.obs) * len(self.var)
+            tmp = stack.enter_context(atomic_file(self.out, room))
             skeleton = anndata.AnnData(obs=self.obs.copy(), var=self.var.copy(), uns=self.uns)
             with anndata.settings.override(allow_write_nullable_strings=True):
                 skeleton.write_h5ad(tmp, convert_strings_to_categoricals=False)
@@ -143,7 +145,9 @@ class PredictionWriter:
                 f"{len(self.obs):,} cells by {len(self.var):,} features. Give each cell once, with every feature."
             )
         if self.sparse:
-            _append(self._file, sp.csr_matrix(block, dtype=np.float32))
+            rows = sp.csr_matrix(block, dtype=np.float32)
+            check_room(self.out, SPARE + rows.data.nbytes + rows.indices.nbytes + rows.indptr.nbytes)
+            _append(self._file, rows)
         else:
             self._file["X"][self.rows : end] = sp.csr_matrix(block).toarray() if sp.issparse(block) else block
         self.rows = end

@@ -226,3 +226,14 @@ def test_a_killed_process_leaves_nothing_under_the_name(bins, tmp_path):
     assert [path for path in out.parent.iterdir()], "it was not writing yet"
     count(good, bins, out=out)
     assert [path.name for path in out.parent.iterdir()] == ["x.h5ad"]
+
+
+@pytest.mark.parametrize("wrong", [{"shift": (4,)}, {"min_fragments": 0}, {"plots": "a.file"}])
+def test_what_would_fail_after_the_count_is_refused_before(tmp_path, wrong):
+    import syncyte
+    from syncyte.errors import ConfigError
+
+    (tmp_path / "a.file").write_text("x")
+    given = {key: tmp_path / value if key == "plots" else value for key, value in wrong.items()}
+    with pytest.raises(ConfigError, match=r"expected two numbers of bp and at least 1|is a file; name a folder"):
+        syncyte.count_fragments(tmp_path / "none.tsv", genome=tmp_path, **given)

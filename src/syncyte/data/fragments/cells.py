@@ -207,7 +207,7 @@ def check_build(scan: Scan, force: bool) -> str:
     """
     read, lost, beyond = (int(scan.tally[key]) for key in (loop.READ, loop.UNKNOWN, loop.BEYOND))
     stats = scan.table.stats[: scan.barcodes].sum(axis=0)
-    centre, flank = int(stats[5]), int(stats[6])
+    centre, flank = (int(stats[loop.COLUMNS.index(name)]) for name in ("centre", "flank"))
     said = f"{scan.path} does not fit the genome build of the reference {scan.target.name!r}:"
     wrong = ""
     if lost > 0.5 * read:

@@ -23,6 +23,7 @@ PAD = 256  # bytes that may be read behind a text
 DONE, FULL, GROW, CHROM, MALFORMED, REVERSED, SUFFIX = range(7)  # why the loop came back
 ENDS, INSERTIONS, OVERLAP = range(3)  # counting rules, see ``count``
 READ, UNKNOWN, BEYOND, UNLISTED, WITHIN = range(5)  # numbers of the whole file
+UNSAID = -(1 << 40)  # reads of a line that does not say them; makes the sum of its barcode negative
 COLUMNS = ("fragments", "reads", "free", "mono", "mitochondrial", "centre", "flank", "in_peaks")  # numbers of a barcode
 FREE, MONO = 147, 294  # lengths in bp below which a fragment is nucleosome-free, mono-nucleosomal
 
@@ -193,7 +194,7 @@ def add_barcodes(text, at, stop, strip, table):
 def _emit(mode, stop, starts, ends, origin, grid, chrom, start, last, cell, rows, columns, filled):
     """Write down the regions that a fragment counts in; how many pairs there are now, -1 where they do not fit."""
     first = first_after(stop, ends, origin, grid, chrom, start)
-    if mode == 2:
+    if mode == OVERLAP:
         while first < stop and starts[first] <= last:
             if filled == len(rows):
                 return np.int64(-1)
@@ -205,7 +206,9 @@ def _emit(mode, stop, starts, ends, origin, grid, chrom, start, last, cell, rows
     held = (first < stop) & (starts[first] <= start)
     filled += held
     rows[filled], columns[filled] = cell, second
-    return filled + ((second < stop) & (starts[second] <= last) & ((second != first) | (not held) | (mode == 1)))
+    return filled + (
+        (second < stop) & (starts[second] <= last) & ((second != first) | (not held) | (mode == INSERTIONS))
+    )
 
 
 @inlined
@@ -245,7 +248,7 @@ def _fields(text, at, name_text, name_offsets, known, strip):
     key, here, size = _barcode(text, begin, strip)
     if size <= 0:
         return (SUFFIX if size < 0 else MALFORMED), name, start, end, begin, size, key, at, at
-    reads = np.int64(1)
+    reads = np.int64(UNSAID)
     if text[here] == 9:
         reads, after = _number(text, here + 1)
         if after == here + 1 or (text[after] != 9 and text[after] != 10 and text[after] != 13):

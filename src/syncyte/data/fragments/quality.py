@@ -5,7 +5,7 @@
 ``mitochondrial_share``
     Fragments on chrM, of all on known chromosomes.
 ``duplicate_share``
-    1 - fragments / read pairs, the read pairs being the sum of column 5.
+    1 - fragments / read pairs, the read pairs being the sum of column 5; NaN where a line lacks it.
 ``nucleosome_signal``
     Mono-nucleosomal fragments (147 to 293 bp) over nucleosome-free ones (below 147 bp); NaN without the latter.
 ``tss_enrichment``

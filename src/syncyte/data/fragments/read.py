@@ -63,7 +63,7 @@ def check_file(path: Path) -> int:
 
 
 def blocks(path: Path) -> Iterator[Block]:
-    """Blocks of a file in order; a block's text is used again once the next but two is asked for.
+    """Blocks of a file in order; a block's text is valid until the next one is asked for.
 
     Raises
     ------
@@ -122,7 +122,8 @@ def _produce(path: Path, queue: Queue[Block | Exception | None], stopped: thread
 
 def _lines(path: Path) -> Iterator[Block]:
     """Blocks that end at line ends; what is behind the last one goes to the front of the next."""
-    pool = [np.empty(BLOCK + PAD, dtype=np.uint8) for _ in range(AHEAD + 2)]  # waiting, being parsed, being filled
+    # those that wait, one that cannot enter the queue yet, one that is parsed
+    pool = [np.empty(BLOCK + PAD, dtype=np.uint8) for _ in range(AHEAD + 2)]
     rest, number = np.empty(0, dtype=np.uint8), 0
     with path.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
