@@ -120,10 +120,16 @@ class Visible:
     features
         ``(b, f)`` bool or None: false hides single features; their entries are dropped and their share of the zero
         background is taken out, so neither value nor presence is seen.
+    entries, share
+        The same where a flag for each feature would be too much (a million regions): ``(e,)`` bool, which entries are
+        seen, and ``(b, t)``, which share of the features of each token (patch) is visible. Which closed regions are
+        hidden is then known in number only; the shares say all of it that the zero background can tell.
     """
 
     whole: torch.Tensor
     features: torch.Tensor | None = None
+    entries: torch.Tensor | None = None
+    share: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

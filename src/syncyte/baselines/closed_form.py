@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from syncyte.baselines.prediction import SCALE, log_values
 from syncyte.baselines.residual import Residual
 
+FEATURES = 65_536  # solved for at once
+
 
 def raw_context(counts: sp.csr_matrix, residual: Residual) -> NDArray[np.float64]:
     """``(cells, 2)``: log depth (counts, or open regions) and log richness (features seen, or fragments)."""
@@ -59,19 +61,49 @@ def fit_level(features: NDArray[np.float32], depth: NDArray[np.float64]) -> tupl
     return weight, float(fitted.intercept_ + np.log(scale) - mean @ weight)
 
 
+def fit_tie(
+    weight: NDArray[np.float32],
+    table: NDArray[np.float32],
+    share: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    spread: NDArray[np.float64],
+    penalty: float = 30.0,
+    most: int = 200_000,
+) -> NDArray[np.float32]:
+    """``mix`` (K, k) that makes ``weight_j ~ (table_j @ mix) * scale_j / (spread * share_j + penalty)``.
+
+    For latents with weighted moments ``spread`` on the diagonal, ``relative_decoder`` divides a product of residuals and
+    latents by just that denominator; the product is a small matrix of the table where the latents are its projections.
+    Least squares over regions, weighted by share, on an even sample of at most ``most`` of them.
+    """
+    chosen = np.linspace(0, len(share) - 1, min(len(share), most)).astype(np.int64)
+    shrunk = (np.outer(share[chosen], spread) + penalty) / scale[chosen, None]
+    rows = table[chosen].astype(np.float64)
+    weighted = rows * share[chosen, None]
+    gram = weighted.T @ rows
+    gram += np.eye(len(gram)) * (1e-6 * np.trace(gram) / len(gram))
+    return np.linalg.solve(gram, weighted.T @ (weight[:, chosen].T * shrunk)).astype(np.float32)
+
+
 def relative_decoder(
     latent: NDArray[np.float32],
     opened: sp.csr_matrix,
     depth: NDArray[np.float64],
     share: NDArray[np.float64],
     penalty: float = 30.0,
-) -> NDArray[np.float64]:
+) -> NDArray[np.float32]:
     """Weights ``(k, f)`` of the relative change of each opening's rate ``depth * share``, in closed form.
 
     Least squares of ``(y - n p) / sqrt(n p)`` on ``sqrt(n p) z`` with a ridge ``penalty``; one eigendecomposition of
-    ``sum_i n_i z_i z_i^T`` serves all regions.
+    ``sum_i n_i z_i z_i^T`` serves all regions, which are gone through in blocks.
     """
     z = latent.astype(np.float64)
     values, vectors = np.linalg.eigh(z.T @ (z * depth[:, None]))
-    moment = np.asarray((opened.T @ z).T) - np.outer(z.T @ depth, share)
-    return vectors @ ((vectors.T @ moment) / (values[:, None] * share + penalty))
+    z = z @ vectors
+    expected, columns = z.T @ depth, opened.tocsc()
+    weight = np.empty((len(values), len(share)), dtype=np.float32)
+    for first in range(0, len(share), FEATURES):
+        block = slice(first, first + FEATURES)
+        moment = np.asarray((columns[:, block].T @ z).T) - np.outer(expected, share[block])
+        weight[:, block] = vectors @ (moment / (values[:, None] * share[block] + penalty))
+    return weight

@@ -17,14 +17,14 @@ Leaves out: which shape suits the data (``baselines.tune``).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from syncyte.baselines.closed_form import fit_level, level_features, mean_decoder, relative_decoder, ridge
-from syncyte.baselines.encode import Encoder
+from syncyte.baselines.encode import Encoder, rows_of
 from syncyte.baselines.prediction import opened
 from syncyte.baselines.residual import Kind
 
@@ -38,7 +38,8 @@ class Decoder:
     """Linear decoder of one modality from the latent space.
 
     ``weight`` (k, f), ``bias`` (f,), ``context`` (2, f) effect of the source's depth context (counts only), ``level``
-    and ``level_bias`` predict the log of the expected depth from ``level_features``.
+    and ``level_bias`` predict the log of the expected depth from ``level_features``; ``openings`` and ``prior`` (k,) are
+    what its ridge weighed: openings it was fitted on, and the scale of every component.
     """
 
     kind: Kind
@@ -47,6 +48,8 @@ class Decoder:
     context: NDArray[np.float32]
     level: NDArray[np.float32]
     level_bias: float
+    openings: float = 0.0
+    prior: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
 
     def predict(self, latent: NDArray[np.float32], context: NDArray[np.float32]) -> NDArray[np.float32]:
         """``(cells, f)``: expected log1p per 10,000, or probability of being open."""
@@ -115,9 +118,10 @@ def pairs_of(
     width: int,
 ) -> Pairs:
     """Pairs of the given ``rows``; ``alone`` are the rows that have the target."""
-    seen = counts[source][rows]
+    seen = rows_of(counts[source], rows)
     encoder = encoders[source]
-    return Pairs(encoder.latents(seen)[:, :width], encoder.context(seen), counts[target][rows], counts[target][alone])
+    latent, context = encoder.latents(seen)[:, :width], encoder.context(seen)
+    return Pairs(latent, context, rows_of(counts[target], rows), rows_of(counts[target], alone))
 
 
 def fit_decoder(pairs: Pairs, source: Encoder, target: Encoder, shape: Shape) -> Decoder:
@@ -137,9 +141,11 @@ def fit_profile(pairs: Pairs, source: Encoder, target: Encoder, shape: Shape, de
     for share, way in ways:
         if share > 0:
             weight, bias, context = way(pairs, prior, target, shape)
-            parts.append([share * part for part in (weight * prior[:, None], bias, context)])
-    weight, bias, context = (np.sum(part, axis=0).astype(np.float32) for part in zip(*parts, strict=True))
-    return replace(decoder, weight=weight, bias=bias, context=context)
+            weight *= (share * prior[:, None]).astype(weight.dtype)  # in place: regions may be a million
+            parts.append([weight, share * bias, share * context])
+    weight, bias, context = (sum(part[1:], part[0]).astype(np.float32) for part in zip(*parts, strict=True))
+    openings = float(target.residual.depth(pairs.wanted).sum())
+    return replace(decoder, weight=weight, bias=bias, context=context, openings=openings, prior=prior)
 
 
 def _direct(
@@ -150,7 +156,8 @@ def _direct(
     if target.residual.kind == "pearson":
         return mean_decoder(latent, pairs.context * shape.context, pairs.wanted, target.per_cell)
     openings = opened(pairs.wanted)
-    weight = relative_decoder(latent * OPEN_SCALE, openings, target.residual.depth(openings), share) * OPEN_SCALE
+    weight = relative_decoder(latent * OPEN_SCALE, openings, target.residual.depth(openings), share)
+    weight *= OPEN_SCALE
     return weight, np.log(share), np.zeros((2, len(share)))
 
 
@@ -170,7 +177,8 @@ def _through(
         return through[:width], bias + offset @ decoder, through[width:]
     openings, share = opened(pairs.alone), target.residual.share
     scale = OPEN_SCALE * target.strength[kept]
-    weight = relative_decoder(everyone * scale, openings, target.residual.depth(openings), share) * scale[:, None]
+    weight = relative_decoder(everyone * scale, openings, target.residual.depth(openings), share)
+    weight *= scale[:, None].astype(np.float32)
     bridge, offset = ridge(latent, wanted, BRIDGE_PENALTY)
     # pairs may lie elsewhere than all cells of the target; beside the soft link this is right to first order only
     return bridge @ weight, np.log(share) + offset @ weight, np.zeros((2, len(share)))

@@ -60,6 +60,11 @@ class Encoder:
         return ((raw_context(counts, self.residual) - self.context_mean) / self.context_sd).astype(np.float32)
 
 
+def rows_of(counts: sp.csr_matrix, rows: NDArray[np.int64]) -> sp.csr_matrix:
+    """Rows of a matrix, which is not copied where they are all of it."""
+    return counts if len(rows) == counts.shape[0] and (np.diff(rows) == 1).all() else counts[rows]
+
+
 def fit_encoder(
     counts: sp.csr_matrix,
     present: NDArray[np.bool_],
@@ -72,12 +77,13 @@ def fit_encoder(
 ) -> Encoder:
     """Encoder with the shared loadings first, if any, then the modality's own; scaled on the cells that have it."""
     rows = np.flatnonzero(present)[:MOST_CELLS]
-    matrix = ResidualMatrix.build(counts[rows], residual)
+    seen = rows_of(counts, rows)
+    matrix = ResidualMatrix.build(seen, residual)
     loadings = alone[0][:, :private]
     table = loadings if shared is None else np.hstack([shared, loadings])
     table = table / np.maximum(matrix.dot(table).std(axis=0), 1e-6)
     values = alone[1][: loadings.shape[1]] / alone[1][0]
-    context = raw_context(counts[rows], residual)
+    context = raw_context(seen, residual)
     return Encoder(
         residual,
         matrix.center,

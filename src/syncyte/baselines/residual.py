@@ -28,6 +28,8 @@ THETA = 10.0  # overdispersion of the Pearson null, as in the paper
 CLIP = 8.0
 FLOOR = 20.0  # open regions below which depth scaling stops growing
 NODES = 24
+SHALLOW = (0.0, 1.0, 2.0, 4.0, 7.0, 10.0, 14.0, FLOOR)  # of ``depth``: its zeros follow sqrt(n) exactly from FLOOR on
+ROWS = 4096  # cells scaled at once: the working memory is that of a block
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,13 @@ class Residual:
         """Scaling with known shares; ``top`` is the deepest cell that is interpolated, not extrapolated."""
         share = np.asarray(share, dtype=np.float64)
         nodes = np.concatenate([[0.0], np.geomspace(1.0, max(top, 10.0), NODES - 1)])
+        if kind == "depth":
+            nodes = np.array([*SHALLOW, max(top, 10 * FLOOR)])
         empty = cls(kind, share, nodes, np.empty((0, len(share)), dtype=np.float32))
-        columns = np.tile(np.arange(len(share)), (1, 1))
-        zero = [empty._value(np.zeros(len(share)), np.full(len(share), node), columns[0]) for node in nodes]
-        return cls(kind, share, nodes, np.asarray(zero, dtype=np.float32))
+        columns, zero = np.arange(len(share)), np.empty((len(nodes), len(share)), dtype=np.float32)
+        for row, node in zip(zero, nodes, strict=True):
+            row[:] = empty._value(np.zeros(1), np.full(1, node), columns)
+        return cls(kind, share, nodes, zero)
 
     @classmethod
     def fit(cls, kind: Kind, totals: NDArray[np.float64], top: float = 1e6) -> Residual:
@@ -103,20 +108,20 @@ class Residual:
 
     def split(self, counts: sp.csr_matrix) -> tuple[sp.csr_matrix, NDArray[np.float32], NDArray[np.float32]]:
         """Residuals of a block as ``(S, A, B)`` with ``residual = S + A @ B``."""
-        depth = self.depth(counts)
-        cell = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-        value = self._value(self.values(counts).astype(np.float64), depth[cell], counts.indices)
-        coordinates = self.coordinates(depth)
-        left = np.argmax(coordinates != 0, axis=1)
-        left = np.minimum(left, coordinates.shape[1] - 2)[cell]
-        background = (
-            coordinates[cell, left] * self.zero[left, counts.indices]
-            + coordinates[cell, left + 1] * self.zero[left + 1, counts.indices]
-        )
-        sparse = sp.csr_matrix(
-            ((value - background).astype(np.float32), counts.indices, counts.indptr), shape=counts.shape
-        )
-        return sparse, coordinates, self.zero
+        coordinates = self.coordinates(self.depth(counts))
+        data = np.empty(counts.nnz, dtype=np.float32)
+        for first in range(0, counts.shape[0], ROWS):
+            begin, end = counts.indptr[first], counts.indptr[min(first + ROWS, counts.shape[0])]
+            data[begin:end] = self._corrections(counts[first : first + ROWS], coordinates[first : first + ROWS])
+        return sp.csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape), coordinates, self.zero
+
+    def _corrections(self, counts: sp.csr_matrix, coordinates: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Residual of every measured entry less that of a zero in its place."""
+        cell, column = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr)), counts.indices
+        value = self._value(self.values(counts).astype(np.float64), self.depth(counts)[cell], column)
+        left = np.minimum(np.argmax(coordinates != 0, axis=1), coordinates.shape[1] - 2)[cell]
+        value -= coordinates[cell, left] * self.zero[left, column]
+        return value - coordinates[cell, left + 1] * self.zero[left + 1, column]
 
 
 @dataclass(frozen=True)

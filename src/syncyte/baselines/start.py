@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from syncyte.baselines.closed_form import ridge
 from syncyte.baselines.decode import BRIDGE, BRIDGE_PENALTY, Decoder, Shape, fit_decoder, pairs_of
-from syncyte.baselines.encode import MOST_CELLS, Alone, Encoder, fit_encoder
+from syncyte.baselines.encode import MOST_CELLS, Alone, Encoder, fit_encoder, rows_of
 from syncyte.baselines.prediction import SCALE
 from syncyte.baselines.residual import Kind, Residual, ResidualMatrix, randomized_svd, svd
 from syncyte.baselines.tune import FEWEST, MOST_HELD, MOST_LEARNED, choose_shape, hold_out
@@ -210,7 +210,7 @@ def _private(
     if len(rows) < 10:
         raise DataError(f"Only {len(rows)} training cells have this modality; at least 10 are needed to start from.")
     wanted = max(components, BRIDGE)
-    matrix = ResidualMatrix.build(counts[rows], residual)
+    matrix = ResidualMatrix.build(rows_of(counts, rows), residual)
     # the spectrum of open chromatin is flat: fewer iterations leave the subspace unsettled
     _, strength, loadings = svd(matrix, min(wanted, min(matrix.shape) - 1), seed, iterations=12)
     return loadings, strength
@@ -225,7 +225,7 @@ def _shared(
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
     """Loadings of the shared components of each modality: the first against all others side by side."""
     names = list(counts)
-    first, *others = (ResidualMatrix.build(counts[m][rows], residuals[m]) for m in names)
+    first, *others = (ResidualMatrix.build(rows_of(counts[m], rows), residuals[m]) for m in names)
     edges = np.cumsum([0, *(m.shape[1] for m in others)])
 
     def dot(other: NDArray[np.float32]) -> NDArray[np.float32]:

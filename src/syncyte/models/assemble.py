@@ -12,19 +12,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from syncyte.baselines.closed_form import fit_tie
+from syncyte.baselines.decode import OPEN_SCALE, Decoder
 from syncyte.baselines.start import LinearStart
 from syncyte.config import Config
 from syncyte.modalities import Layout, embedder, modalities
 from syncyte.models.cell import CellModel, CellSizes
 from syncyte.nn.heads import MeanHead, RateHead, level_width
 from syncyte.nn.linear_path import LinearPath
+from syncyte.nn.region_head import RegionHead
+
+Head = MeanHead | RateHead | RegionHead
+PENALTY = 30.0  # of the ridge behind decoders of openings
 
 
 class PathSpec(Config):
     """Shape of one modality.
 
     Features, linear components, interpolation nodes, likelihood of its head, value bins, and the total that counts of
-    a cell are brought to where they are predicted as values (runs that do not say it used 10,000).
+    a cell are brought to where they are predicted as values (runs that do not say it used 10,000). ``samples`` > 0
+    gives it the head for very many features, which draws so many in training; ``tied`` ties that head to the table.
     """
 
     features: int
@@ -33,6 +40,8 @@ class PathSpec(Config):
     likelihood: str
     bins: int = 0
     per_cell: float = 10_000.0
+    samples: int = 0
+    tied: bool = False
 
 
 class CellSpec(Config):
@@ -51,7 +60,12 @@ class CellSpec(Config):
 
 
 def describe_start(
-    start: LinearStart, likelihood: Mapping[str, str], bins: Mapping[str, int] | None = None, **sizes: object
+    start: LinearStart,
+    likelihood: Mapping[str, str],
+    bins: Mapping[str, int] | None = None,
+    samples: Mapping[str, int] | None = None,
+    tied: bool = False,
+    **sizes: object,
 ) -> CellSpec:
     """Description of the model that a start will fill."""
     paths = {
@@ -62,6 +76,8 @@ def describe_start(
             "likelihood": likelihood[name],
             "bins": (bins or {}).get(name, 0),
             "per_cell": encoder.per_cell,
+            "samples": (samples or {}).get(name, 0),
+            "tied": tied and bool((samples or {}).get(name, 0)),
         }
         for name, encoder in start.encoders.items()
     }
@@ -82,8 +98,9 @@ def empty_model(spec: CellSpec, layouts: Mapping[str, Layout]) -> CellModel:
             zero=torch.zeros(shape.nodes, features),
             center=torch.zeros(features),
             table=torch.zeros(features, shape.components),
+            token_of=torch.from_numpy(layouts[name].token_of) if shape.samples else None,
         )
-        heads[name] = _empty_head(shape, spec.components, contexts, binary=not pearson)
+        heads[name] = _empty_head(shape, spec.components, contexts, layouts[name], binary=not pearson)
         if spec.layers:
             embedders[name] = embedder(layouts[name], spec.width, shape.components, shape.bins)
     sizes = CellSizes(
@@ -92,13 +109,23 @@ def empty_model(spec: CellSpec, layouts: Mapping[str, Layout]) -> CellModel:
     return CellModel(paths, heads, spec.components, sizes, embedders=embedders, batches=spec.batches)
 
 
-def _empty_head(shape: PathSpec, components: int, contexts: int, *, binary: bool) -> MeanHead | RateHead:
+def _empty_head(shape: PathSpec, components: int, contexts: int, layout: Layout, *, binary: bool) -> Head:
     if shape.likelihood == "gaussian":
         return MeanHead(
             torch.zeros(components, shape.features),
             torch.zeros(2 * contexts, shape.features),
             torch.zeros(shape.features),
             per_cell=shape.per_cell,
+        )
+    if shape.samples:
+        return RegionHead(
+            components,
+            shape.features,
+            level_width(components, contexts),
+            likelihood=shape.likelihood,
+            tied=shape.components if shape.tied else 0,
+            samples=shape.samples,
+            token_of=torch.from_numpy(layout.token_of),
         )
     return RateHead(
         torch.zeros(components, shape.features),
@@ -129,7 +156,7 @@ def fill_from_start(model: CellModel, start: LinearStart) -> CellModel:
 
 
 def _fill_head(model: CellModel, start: LinearStart, name: str) -> None:
-    decoder, head = start.decoders[name], model.heads[name]
+    decoder, head, path = start.decoders[name], model.heads[name], model.paths[name]
     source = model.names.index(start.source[name])
     if isinstance(head, MeanHead):
         head.weight.copy_(torch.from_numpy(decoder.weight))
@@ -137,14 +164,31 @@ def _fill_head(model: CellModel, start: LinearStart, name: str) -> None:
         head.context.zero_()
         head.context[2 * source : 2 * source + 2] = torch.from_numpy(decoder.context)
         return
-    if decoder.kind == "depth":
+    if isinstance(head, RegionHead):
+        _fill_regions(head, decoder, path, start.encoders[name].table)
+    elif decoder.kind == "depth":
         head.weight.copy_(torch.from_numpy(decoder.weight))
         head.bias.copy_(torch.from_numpy(decoder.bias))
     else:  # counts through a rate head: the profile starts at the training shares
         head.weight.zero_()
-        head.bias.copy_(torch.log(model.paths[name].share))
+        head.bias.copy_(torch.log(path.share))
     head.level_weight.copy_(_place_level(decoder.level, model.components, source, len(model.names)))
     head.level_bias.fill_(decoder.level_bias)
+
+
+def _fill_regions(head: RegionHead, decoder: Decoder, path: LinearPath, table: NDArray[np.float32]) -> None:
+    """Profile of a head for very many features: the closed-form decoder, or what a tie to the table makes of it."""
+    head.bias.copy_(torch.from_numpy(decoder.bias))
+    head.share.copy_(path.share)
+    head.scale.copy_(path.scale)
+    if head.rows is not None:
+        head.rows.copy_(torch.from_numpy(decoder.weight.T))
+        return
+    spread = decoder.openings * np.square(OPEN_SCALE * decoder.prior.astype(np.float64))
+    head.spread.copy_(torch.from_numpy(spread))
+    head.penalty.fill_(PENALTY)
+    share, scale = (part.numpy().astype(np.float64) for part in (path.share, path.scale))
+    head.mix.copy_(torch.from_numpy(fit_tie(decoder.weight, table, share, scale, spread, PENALTY)))
 
 
 def _place_level(level: NDArray[np.float32], components: int, source: int, contexts: int) -> torch.Tensor:

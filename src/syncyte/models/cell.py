@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from syncyte.nn.embed import TokenEmbedder
 from syncyte.nn.heads import MeanHead, RateHead
 from syncyte.nn.linear_path import LinearPath
+from syncyte.nn.region_head import RegionHead
 from syncyte.nn.transformer import Multiway
 from syncyte.types import Batch, Encoded, Tokens, Visible
 
@@ -59,7 +60,7 @@ class CellModel(nn.Module):
 
     capabilities = ("encodes", "decodes")
     paths: Mapping[str, LinearPath]
-    heads: Mapping[str, MeanHead | RateHead]
+    heads: Mapping[str, MeanHead | RateHead | RegionHead]
     embedders: Mapping[str, TokenEmbedder]
     context_mean: Tensor
     context_sd: Tensor
@@ -68,7 +69,7 @@ class CellModel(nn.Module):
     def __init__(
         self,
         paths: Mapping[str, LinearPath],
-        heads: Mapping[str, MeanHead | RateHead],
+        heads: Mapping[str, MeanHead | RateHead | RegionHead],
         components: int,
         sizes: CellSizes,
         *,
@@ -171,7 +172,10 @@ class CellModel(nn.Module):
             known = (batch >= 0)[:, None]
             centred = self.batch_effect - self.batch_effect.mean(dim=0)
             state = state + torch.where(known, centred[batch.clamp_min(0)], torch.zeros_like(state))
-        return self.heads[target](state, encoded.base, encoded.context)
+        head = self.heads[target]
+        if isinstance(head, RegionHead):
+            return head(state, encoded.base, encoded.context, self.paths[target])
+        return head(state, encoded.base, encoded.context)
 
     def predict(self, encoded: Encoded, target: str, batch: Int[Tensor, "b"] | None = None) -> Float[Tensor, "b f"]:
         """Expected observation of every feature of one modality."""

@@ -49,7 +49,7 @@ def log_values(tokens: Tokens, cells: int, features: int, per_cell: float) -> Fl
     return torch.log1p(dense * (per_cell / dense.sum(dim=1, keepdim=True).clamp_min(1)) if per_cell else dense)
 
 
-def _level_deviance(level: Float[Tensor, "b"], depth: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+def level_deviance(level: Float[Tensor, "b"], depth: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
     """Poisson deviance of a log level over the mean depth: proper for the mean, which probabilities need."""
     scale = depth.mean().clamp_min(1)
     rate = level.clamp(-10, 15).exp()
@@ -163,7 +163,7 @@ class RateHead(nn.Module):
         use = cells[tokens.cell] & (tokens.value > 0)
         depth = segment_sum((use * (1.0 if self.binary else tokens.value)).float(), tokens.cell, len(cells))
         some = cells & (depth > 0)
-        level_error = (_level_deviance(level, depth) * some).sum() / some.sum().clamp_min(1)
+        level_error = (level_deviance(level, depth) * some).sum() / some.sum().clamp_min(1)
         if hidden is not None:
             use = use & hidden[tokens.cell, tokens.feature]
         if self.likelihood == "profile":

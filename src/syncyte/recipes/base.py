@@ -35,6 +35,7 @@ class StartConfig(Config):
     ``cells = "all"`` fits it on the cells held out for early stopping too: no cell is wasted, and held-out cells judge
     the learned residual against a linear part that knows them, which errs on the side of the linear part.
     ``tune`` chooses how far the decoders are shrunken, on cells set aside for it.
+    ``entries`` > 0 stops taking cells at so many measured entries, so that deep cells of many regions take no more memory.
     ``mode = "none"`` replaces it by random loadings of the same scale, for ablation only.
     """
 
@@ -43,6 +44,7 @@ class StartConfig(Config):
     cells: Literal["all", "train"] = "all"
     mode: Literal["auto", "cross", "bridge", "separate", "none"] = "auto"
     tune: bool = True
+    entries: int = 0
 
 
 class SizesConfig(Config):
@@ -58,10 +60,14 @@ class SizesConfig(Config):
 
 
 class MaskingConfig(Config):
-    """Masked objectives: share of features hidden, and of cells that see one modality only; input augmentation."""
+    """Masked objectives: share of features hidden, and of cells that see one modality only; input augmentation.
+
+    ``patches`` is how much of what is hidden of regions goes as whole patches, the rest as scattered regions.
+    """
 
     ratio: dict[str, float]
     alone: float = 0.5
+    patches: float = 0.5
     dropout: dict[str, float] = {}
     thinning: dict[str, float] = {}
 
@@ -71,7 +77,9 @@ class CellRecipe(Config):
 
     ``tokens`` are the most tokens a cell may have, ``groups`` the number of patches, ``slots`` > 0 the published slot
     layout, ``bins`` > 0 within-cell value bins instead of log counts, by modality. ``gate`` shrinks the learned
-    residual of each target as far as held-out cells ask for.
+    residual of each target as far as held-out cells ask for. ``samples`` > 0 learns a modality of very many features
+    from its open and so many sampled ones, ``tied`` ties its decoder to the table of loadings. ``validation_cells`` > 0
+    validates on no more cells than that, for validation there is exact over all features.
     """
 
     name: str
@@ -82,6 +90,9 @@ class CellRecipe(Config):
     groups: dict[str, int] = {}
     slots: dict[str, int] = {}
     bins: dict[str, int] = {}
+    samples: dict[str, int] = {}
+    tied: bool = False
+    validation_cells: int = 0
     likelihood: dict[str, str]
     masking: MaskingConfig
     stages: dict[str, StageConfig]
@@ -132,8 +143,9 @@ def layouts_of(config: CellRecipe, vocabularies: Mapping[str, pd.DataFrame]) -> 
 def assemble(config: CellRecipe, cells: Cells, split: Split, batch_key: str | None, seed: int) -> Assembled:
     """Fit the start on training cells and build the model it fills."""
     chosen = split.train if config.start.cells == "train" else np.union1d(split.train, split.validation)
-    rows = _start_rows(chosen, seed)
-    held = cells.take(rows)
+    held = cells.take(_start_rows(chosen, seed))
+    if config.start.entries:
+        held = _within(held, config.start.entries, seed)
     counts = {name: held.counts(name) for name in cells.modalities}
     present = {name: held.present(name) for name in cells.modalities}
     for name, flags in present.items():
@@ -155,7 +167,7 @@ def assemble(config: CellRecipe, cells: Cells, split: Split, batch_key: str | No
     vocabularies = {name: cells.part(name).var for name in cells.modalities}
     sizes = {**config.sizes.model_dump(), "batches": len(names) if len(names) > 1 else 0}
     likelihood = {name: config.likelihood[name] for name in cells.modalities}
-    spec = describe_start(start, likelihood, dict(config.bins), **sizes)
+    spec = describe_start(start, likelihood, config.bins, config.samples, config.tied, **sizes)
     layouts = layouts_of(config, vocabularies)
     model = empty_model(spec, layouts)
     fill_from_start(model, start)
@@ -187,6 +199,14 @@ def _start_rows(rows: NDArray[np.int64], seed: int, most: int = 50_000) -> NDArr
     return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
 
 
+def _within(cells: Cells, entries: int, seed: int) -> Cells:
+    """Random cells that hold about so many entries in all, judged by the first few hundred of them."""
+    order = np.random.default_rng(seed + 1).permutation(len(cells))
+    some = cells.take(np.sort(order[:512]))
+    held = sum(some.counts(name).nnz for name in cells.modalities) / max(len(some), 1)
+    return cells.take(np.sort(order[: max(1000, int(entries / max(held, 1.0)))]))
+
+
 def batch_codes(cells: Cells, key: str | None, split: Split) -> tuple[NDArray[np.int64], list[str]]:
     """Codes of technical batches seen in training; -1 for others."""
     if key is None:
@@ -211,6 +231,9 @@ def loader_maker(
         if len(rows) == 0:
             return None
         training = split == "train"
+        most = built.config.validation_cells
+        if not training and 0 < most < len(rows):
+            rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
         sampler = BlockSampler(
             storage_order(order, rows),
             stage.batch_size if training else 2 * stage.batch_size,

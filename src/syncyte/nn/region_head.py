@@ -1,0 +1,201 @@
+"""A head for a million features: profile times level, learned from what is open and a sample of what is closed.
+
+The profile is ``softmax_j(bias_j + soft_link(state . d_j))``. Its normaliser, the only term that closed features enter
+(the Bernoulli and the Poisson likelihood need no more), is estimated from features drawn by their corpus share, one
+systematic sample a minibatch, each divided by the chance it was drawn with; in evaluation it is summed over all
+features in blocks. Decoder rows ``d_j`` are free, or *tied* to the table of loadings that encodes: for a linear
+encoder the closed-form decoder is nearly a small matrix of it,
+
+    d_j = (table_j @ mix) * scale_j / (spread * share_j + penalty),
+
+where the denominator is the ridge of ``baselines.closed_form.relative_decoder``; no second table is needed.
+Leaves out: dispersion (no negative binomial here) and fitting the tie (``models.assemble``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from syncyte.nn.heads import MOST_OPEN, HeadLoss, level_deviance, level_features
+from syncyte.nn.likelihood import likelihoods, soft_link
+from syncyte.nn.linear_path import LinearPath, segment_sum
+from syncyte.types import Tokens, Visible
+
+BLOCK = 32_768  # features of a block
+LIKELIHOODS = ("profile", "bernoulli", "poisson")
+
+
+@dataclass(frozen=True)
+class Rates:
+    """A prediction before it is asked for: state ``(b, k)``, log level ``(b,)``, and the table of a tied decoder."""
+
+    state: Tensor
+    level: Tensor
+    table: Tensor | None
+
+
+class RegionHead(nn.Module):
+    """Profile times level over very many features.
+
+    Parameters
+    ----------
+    components, features
+        Widths ``k`` and ``f``.
+    levels
+        Width of the level's features.
+    likelihood
+        ``profile``, ``bernoulli`` or ``poisson`` (on counts of fragments).
+    tied
+        Columns of the table that the decoder is tied to; 0 for free rows.
+    samples
+        Features drawn for the normaliser in training; 0 sums over all of them.
+    token_of
+        ``(f,)`` token of each feature, for losses over hidden shares of tokens.
+    """
+
+    share: Tensor
+    scale: Tensor
+    token_of: Tensor
+    spread: Tensor
+    penalty: Tensor
+
+    def __init__(
+        self,
+        components: int,
+        features: int,
+        levels: int,
+        *,
+        likelihood: str = "profile",
+        tied: int = 0,
+        samples: int = 4096,
+        token_of: Int[Tensor, "f"],
+    ) -> None:
+        super().__init__()
+        if likelihood not in LIKELIHOODS:
+            raise ValueError(f"A sampled head knows {', '.join(LIKELIHOODS)}, not {likelihood!r}.")
+        self.likelihood, self.samples, self.per_cell = likelihood, samples, 0.0
+        self.bias = nn.Parameter(torch.full((features,), -torch.tensor(float(features)).log().item()))
+        self.level_weight = nn.Parameter(torch.zeros(levels))
+        self.level_bias = nn.Parameter(torch.tensor(0.0))
+        self.rows = None if tied else nn.Parameter(torch.zeros(features, components))
+        if tied:
+            self.mix = nn.Parameter(torch.zeros(tied, components))
+        self.register_buffer("spread", torch.zeros(components))
+        self.register_buffer("penalty", torch.ones(()))
+        self.register_buffer("share", torch.full((features,), 1.0 / features))
+        self.register_buffer("scale", torch.ones(features))
+        self.register_buffer("token_of", token_of.int(), persistent=False)  # follows from the vocabulary
+        self._drawn: tuple[int, Tensor] | None = None
+
+    @property
+    def binary(self) -> bool:
+        """Whether the target is open or closed."""
+        return self.likelihood != "poisson"
+
+    def forward(self, state: Tensor, base: Tensor, context: Tensor, path: LinearPath) -> Rates:
+        """Prediction that is worked out where it is asked for; the level reads the linear latents, see ``RateHead``."""
+        level = level_features(base, context) @ self.level_weight + self.level_bias
+        return Rates(state, level, None if self.rows is not None else path.table)
+
+    def decoder(self, table: Tensor | None, features: Tensor | slice) -> Float[Tensor, "s k"]:
+        """Decoder rows of some features; gradients of rows picked by number are sparse."""
+        source = self.rows if self.rows is not None else table
+        assert source is not None
+        if isinstance(features, slice):
+            picked = source[features]
+        else:
+            picked = F.embedding(features, source, sparse=True)
+        if self.rows is not None:
+            return picked
+        shrunk = self.spread * self.share[features, None] + self.penalty
+        return (picked @ self.mix) * self.scale[features, None] / shrunk
+
+    def relative(self, prediction: Rates, features: Tensor | slice) -> Float[Tensor, "b s"]:
+        """``exp(soft_link(score))``: rates of some features over those of a cell of the mean profile."""
+        return F.elu(prediction.state @ self.decoder(prediction.table, features).T) + 1
+
+    def normaliser(self, prediction: Rates, hidden: Visible | None) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+        """Sums of ``exp(logit)`` over all features, and over the hidden ones (the same sum where nothing is hidden)."""
+        everything = torch.zeros_like(prediction.level)
+        unseen = torch.zeros_like(prediction.level)
+        for features, weight in self._terms(prediction.level.device):
+            mass = self.relative(prediction, features) * weight
+            everything = everything + mass.sum(dim=1)
+            if hidden is not None and hidden.share is not None:
+                unseen = unseen + (mass * (1 - hidden.share[:, self.token_of[features]])).sum(dim=1)
+        return everything, everything if hidden is None else unseen
+
+    def _terms(self, device: torch.device) -> list[tuple[Tensor | slice, Tensor]]:
+        """Features that stand for all of them, with their weights: a draw in training, everything in evaluation."""
+        count = len(self.bias)
+        if self.training and 0 < self.samples < count:
+            drawn = self._draw(device)
+            return [(drawn, self.bias[drawn].exp() / (self.share[drawn] * self.samples))]
+        blocks = [slice(first, min(first + BLOCK, count)) for first in range(0, count, BLOCK)]
+        return [(block, self.bias[block].exp()) for block in blocks]
+
+    @torch.no_grad()
+    def _draw(self, device: torch.device) -> Int[Tensor, "s"]:
+        """Systematic sample by share: one random offset, so every stretch of the genome is there in proportion."""
+        if self._drawn is None or self._drawn[0] != self.share._version or self._drawn[1].device != device:
+            self._drawn = (self.share._version, torch.cumsum(self.share.double(), 0))
+        places = (torch.arange(self.samples, device=device) + torch.rand(1, device=device)) / self.samples
+        found = torch.searchsorted(self._drawn[1], places.double() * self._drawn[1][-1])
+        return found.clamp_max(len(self.share) - 1)
+
+    def loss(
+        self, prediction: Rates, tokens: Tokens, cells: Bool[Tensor, "b"], hidden: Visible | None = None
+    ) -> HeadLoss:
+        """Negative log-likelihood over hidden features of the chosen cells (all where ``hidden`` is None), an opening.
+
+        Parameters
+        ----------
+        hidden
+            What was visible: the loss is over the rest.
+        """
+        use = cells[tokens.cell] & (tokens.value > 0)
+        if hidden is not None and hidden.entries is not None:
+            use = use & ~hidden.entries
+        cell, feature = tokens.cell[use], tokens.feature[use]
+        value = torch.ones_like(tokens.value[use]) if self.binary else tokens.value[use]
+        decoder = self.decoder(prediction.table, feature)
+        logits = soft_link((prediction.state[cell] * decoder).sum(dim=1)) + self.bias[feature]
+        everything, unseen = self.normaliser(prediction, hidden)
+        total = value.sum().clamp_min(1)
+        if self.likelihood == "profile":
+            nll = -(value * (logits - unseen.clamp_min(1e-12).log()[cell])).sum() / total
+            depth = segment_sum(value, tokens.cell[use], len(cells))
+            some = cells & (depth > 0)
+            error = (level_deviance(prediction.level, depth) * some).sum() / some.sum().clamp_min(1)
+            parts = (
+                {"profile": nll.detach()} if hidden is not None else {"profile": nll.detach(), "level": error.detach()}
+            )
+            return HeadLoss(10.0 * nll, parts, {key: total if key == "profile" else some.sum() for key in parts})
+        level = prediction.level.clamp(-10, 15).exp()
+        rate = (logits.exp() / everything[cell]) * level[cell]
+        expected = unseen / everything * level * cells  # over hidden features, open ones among them
+        # a closed feature gives -rate in both likelihoods: take the sum over all and put the open ones right
+        gain = likelihoods[self.likelihood].log_prob(value, rate) + rate
+        nll = (expected.sum() - gain.sum()) / total
+        return HeadLoss(nll, {self.likelihood: nll.detach()}, {self.likelihood: total})
+
+    def profile(self, prediction: Rates, features: Tensor | slice = slice(None)) -> Float[Tensor, "b s"]:
+        """Share of some features in a cell's openings, exactly normalised."""
+        was, self.training = self.training, False
+        try:
+            everything, _ = self.normaliser(prediction, None)
+        finally:
+            self.training = was
+        return self.relative(prediction, features) * self.bias[features].exp() / everything[:, None]
+
+    def expected(self, prediction: Rates, level: Tensor | None = None) -> Float[Tensor, "b f"]:
+        """Probability of being open (or rate, for counts) of every feature: dense, so ask for few cells at once."""
+        rate = self.profile(prediction) * (prediction.level if level is None else level).clamp(-10, 15).exp()[:, None]
+        if self.likelihood == "bernoulli":
+            return likelihoods["bernoulli"].mean(rate)
+        return rate.clamp_max(MOST_OPEN) if self.likelihood == "profile" else -torch.expm1(-rate)
