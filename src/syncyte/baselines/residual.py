@@ -180,16 +180,27 @@ def svd(
 def randomized_svd(
     dot: Product, transpose_dot: Product, shape: tuple[int, int], components: int, seed: int, iterations: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Leading singular triplets of a matrix known by its products with thin matrices."""
+    """Leading singular triplets of a matrix known by its products with thin matrices.
+
+    Only the side of ``shape[0]`` is orthonormalised: the other may be a million long, where a QR costs more than all
+    products together. The last factor comes from its Gram matrix, in double precision.
+    """
     rng = np.random.default_rng(seed)
     width = min(components + 10, *shape)
     block = dot(rng.standard_normal((shape[1], width)).astype(np.float32))
     for _ in range(iterations):
-        block = np.linalg.qr(transpose_dot(np.linalg.qr(block)[0]))[0]
-        block = dot(block)
+        block = dot(transpose_dot(np.linalg.qr(block)[0]))
     columns = np.linalg.qr(block)[0]
-    v, s, u_small = np.linalg.svd(transpose_dot(columns), full_matrices=False)
-    keep = min(components, len(s))
-    u, s, v = (columns @ u_small.T)[:, :keep], s[:keep], v[:, :keep]
+    other = transpose_dot(columns)
+    values, vectors = np.linalg.eigh(_gram(other))
+    keep = np.argsort(values)[::-1][: min(components, width)]
+    s = np.sqrt(np.maximum(values[keep], 1e-30))
+    u, v = columns @ vectors[:, keep], (other @ (vectors[:, keep] / s).astype(np.float32))
     flip = np.where(v.sum(axis=0) < 0, -1.0, 1.0)
     return (u * flip).astype(np.float32), s.astype(np.float32), (v * flip).astype(np.float32)
+
+
+def _gram(matrix: NDArray[np.float32], rows: int = 65_536) -> NDArray[np.float64]:
+    """``X.T @ X`` in double precision, a block of rows at a time."""
+    blocks = (matrix[first : first + rows].astype(np.float64) for first in range(0, len(matrix), rows))
+    return np.sum([block.T @ block for block in blocks], axis=0)
