@@ -4,8 +4,8 @@
         [--preset lite] [--steps 2000] [--folder DIR]
 
 Regions are bins of 2,500 bp. Cells are simulated while they are read: eight types, each with rates of its own, about
-1,500 open regions a cell, which are never all in memory. Every job is a process of its own whose peak memory is printed:
-writing the store, training for a number of steps spread over the whole store, embedding every cell.
+1,500 open regions a cell, which are never all in memory. Every job is a process of its own whose peak memory is
+printed: writing the store, training for a number of steps spread over the whole store, embedding every cell.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def bins(chrom_sizes: Path, size: int = 2500) -> pd.DataFrame:
     """Bins of the main chromosomes, named as regions are."""
     sizes = pd.read_csv(chrom_sizes, sep="\t", header=None, names=["chrom", "size"])
     sizes = sizes[~sizes["chrom"].str.contains("_|M$|EBV", regex=True)]
-    names = [f"{row.chrom}:{at}-{min(at + size, row.size)}" for row in sizes.itertuples() for at in range(0, row.size, size)]
+    names = [
+        f"{row.chrom}:{at}-{min(at + size, row.size)}" for row in sizes.itertuples() for at in range(0, row.size, size)
+    ]
     return pd.DataFrame(index=pd.Index(names))
 
 
@@ -152,7 +154,10 @@ def main() -> None:
             facts = job(name, given, folder, count)
             disk = sum(path.stat().st_size for path in (folder / f"store{count}").rglob("*") if path.is_file())
             more = "".join(f", {key.replace('_', ' ')} {value:.1f}" for key, value in facts.items() if "_" in key)
-            print(f"| {count:,} | {name}{more} | {facts['mb']:.0f} | {facts['seconds']:.0f} | {disk / count:.0f} |", flush=True)
+            print(
+                f"| {count:,} | {name}{more} | {facts['mb']:.0f} | {facts['seconds']:.0f} | {disk / count:.0f} |",
+                flush=True,
+            )
         if not given.keep:
             shutil.rmtree(folder / f"store{count}")
     if given.folder is None:

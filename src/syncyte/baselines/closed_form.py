@@ -72,8 +72,9 @@ def fit_tie(
 ) -> NDArray[np.float32]:
     """``mix`` (K, k) that makes ``weight_j ~ (table_j @ mix) * scale_j / (spread * share_j + penalty)``.
 
-    For latents with weighted moments ``spread`` on the diagonal, ``relative_decoder`` divides a product of residuals and
-    latents by just that denominator; the product is a small matrix of the table where the latents are its projections.
+    For latents with weighted moments ``spread`` on the diagonal, ``relative_decoder`` divides a product of residuals
+    and latents by just that denominator; where latents are projections on the table, that product is a small matrix
+    of it.
     Least squares over regions, weighted by share, on an even sample of at most ``most`` of them.
     """
     chosen = np.linspace(0, len(share) - 1, min(len(share), most)).astype(np.int64)

@@ -38,8 +38,8 @@ class Decoder:
     """Linear decoder of one modality from the latent space.
 
     ``weight`` (k, f), ``bias`` (f,), ``context`` (2, f) effect of the source's depth context (counts only), ``level``
-    and ``level_bias`` predict the log of the expected depth from ``level_features``; ``openings`` and ``prior`` (k,) are
-    what its ridge weighed: openings it was fitted on, and the scale of every component.
+    and ``level_bias`` predict the log of the expected depth from ``level_features``; ``openings`` and ``prior`` (k,)
+    are what its ridge weighed: openings it was fitted on, and the scale of every component.
     """
 
     kind: Kind
@@ -177,8 +177,8 @@ def _through(
         return through[:width], bias + offset @ decoder, through[width:]
     openings, share = opened(pairs.alone), target.residual.share
     scale = OPEN_SCALE * target.strength[kept]
-    weight = relative_decoder(everyone * scale, openings, target.residual.depth(openings), share)
-    weight *= scale[:, None].astype(np.float32)
+    own = relative_decoder(everyone * scale, openings, target.residual.depth(openings), share)
+    own *= scale[:, None].astype(np.float32)
     bridge, offset = ridge(latent, wanted, BRIDGE_PENALTY)
     # pairs may lie elsewhere than all cells of the target; beside the soft link this is right to first order only
-    return bridge @ weight, np.log(share) + offset @ weight, np.zeros((2, len(share)))
+    return bridge @ own, np.log(share) + offset @ own, np.zeros((2, len(share)))

@@ -21,6 +21,7 @@ from syncyte.models.cell import CellModel, CellSizes
 from syncyte.nn.heads import MeanHead, RateHead, level_width
 from syncyte.nn.linear_path import LinearPath
 from syncyte.nn.region_head import RegionHead
+from syncyte.nn.rows import mark_rows
 
 Head = MeanHead | RateHead | RegionHead
 PENALTY = 30.0  # of the ridge behind decoders of openings
@@ -100,6 +101,8 @@ def empty_model(spec: CellSpec, layouts: Mapping[str, Layout]) -> CellModel:
             table=torch.zeros(features, shape.components),
             token_of=torch.from_numpy(layouts[name].token_of) if shape.samples else None,
         )
+        if shape.samples:
+            mark_rows(paths[name].table)
         heads[name] = _empty_head(shape, spec.components, contexts, layouts[name], binary=not pearson)
         if spec.layers:
             embedders[name] = embedder(layouts[name], spec.width, shape.components, shape.bins)

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from syncyte.nn.rows import lookup
 from syncyte.types import Tokens
 
 FREQUENCIES = 8
@@ -109,7 +110,7 @@ class TokenEmbedder(nn.Module):
         if self.slot_table is not None and self.slot_of is not None:
             rows, factor = self.slot_table[self.slot_of[feature]], torch.ones_like(weight[use])
         else:
-            rows, factor = table[feature], weight[use]
+            rows, factor = lookup(table, feature), weight[use]
         summed = torch.zeros(cells * columns, rows.shape[1], dtype=rows.dtype, device=rows.device)
         summed = summed.index_add(0, token, rows * factor[:, None])
         amount = torch.zeros(cells * columns, dtype=rows.dtype, device=rows.device)

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from syncyte.nn.rows import by_rows, sparse_gradient
 from syncyte.types import Tokens, Visible
 
 BLOCK = 65_536  # features summed at once
@@ -140,7 +141,10 @@ class LinearPath(nn.Module):
         count = visible.whole.shape[0]
         weight, depth, seen = self.entries(tokens, visible)
         starts = torch.searchsorted(tokens.cell, torch.arange(count, device=tokens.cell.device))
-        latent = F.embedding_bag(tokens.feature, self.table, starts, mode="sum", per_sample_weights=weight)
+        sparse = sparse_gradient(self.table)
+        latent = F.embedding_bag(
+            tokens.feature, self.table, starts, mode="sum", per_sample_weights=weight, sparse=sparse
+        )
         latent = latent + self._background(self._full_depth(depth, visible), visible)
         latent = self.clip * torch.tanh(latent / self.clip)
         other = torch.where(seen, torch.ones_like(weight) if self.pearson else tokens.value, torch.zeros_like(weight))
@@ -175,7 +179,7 @@ class LinearPath(nn.Module):
     def _projected(self) -> tuple[Tensor, Tensor]:
         """Nodes and centre in latent space; kept while the table does not change."""
         version = self.table._version
-        if torch.is_grad_enabled() and self.table.requires_grad:
+        if torch.is_grad_enabled() and self.table.requires_grad and not by_rows(self.table):
             return self.zero @ self.table, self.center @ self.table
         if self._cached is None or self._cached[0] != version or self._cached[1].device != self.table.device:
             with torch.no_grad():

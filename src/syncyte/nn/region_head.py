@@ -2,8 +2,9 @@
 
 The profile is ``softmax_j(bias_j + soft_link(state . d_j))``. Its normaliser, the only term that closed features enter
 (the Bernoulli and the Poisson likelihood need no more), is estimated from features drawn by their corpus share, one
-systematic sample a minibatch, each divided by the chance it was drawn with; in evaluation it is summed over all
-features in blocks. Decoder rows ``d_j`` are free, or *tied* to the table of loadings that encodes: for a linear
+systematic sample a minibatch, each divided by the chance it was drawn with. In evaluation, and where features are few,
+it is summed over all of them in blocks.
+Decoder rows ``d_j`` are free, or *tied* to the table of loadings that encodes: for a linear
 encoder the closed-form decoder is nearly a small matrix of it,
 
     d_j = (table_j @ mix) * scale_j / (spread * share_j + penalty),
@@ -24,9 +25,11 @@ from torch.nn import functional as F
 from syncyte.nn.heads import MOST_OPEN, HeadLoss, level_deviance, level_features
 from syncyte.nn.likelihood import likelihoods, soft_link
 from syncyte.nn.linear_path import LinearPath, segment_sum
+from syncyte.nn.rows import lookup, mark_rows
 from syncyte.types import Tokens, Visible
 
 BLOCK = 32_768  # features of a block
+DENSE = 65_536  # features up to which scoring all of them costs less than picking some
 LIKELIHOODS = ("profile", "bernoulli", "poisson")
 
 
@@ -79,10 +82,13 @@ class RegionHead(nn.Module):
         if likelihood not in LIKELIHOODS:
             raise ValueError(f"A sampled head knows {', '.join(LIKELIHOODS)}, not {likelihood!r}.")
         self.likelihood, self.samples, self.per_cell = likelihood, samples, 0.0
+        self.dense = features <= DENSE
         self.bias = nn.Parameter(torch.full((features,), -torch.tensor(float(features)).log().item()))
         self.level_weight = nn.Parameter(torch.zeros(levels))
         self.level_bias = nn.Parameter(torch.tensor(0.0))
         self.rows = None if tied else nn.Parameter(torch.zeros(features, components))
+        if self.rows is not None:
+            mark_rows(self.rows)
         if tied:
             self.mix = nn.Parameter(torch.zeros(tied, components))
         self.register_buffer("spread", torch.zeros(components))
@@ -97,6 +103,11 @@ class RegionHead(nn.Module):
         """Whether the target is open or closed."""
         return self.likelihood != "poisson"
 
+    @property
+    def loadings(self) -> nn.Parameter:
+        """What the decoder learns: its rows, or the mix that ties it to the table."""
+        return self.mix if self.rows is None else self.rows
+
     def forward(self, state: Tensor, base: Tensor, context: Tensor, path: LinearPath) -> Rates:
         """Prediction that is worked out where it is asked for; the level reads the linear latents, see ``RateHead``."""
         level = level_features(base, context) @ self.level_weight + self.level_bias
@@ -109,7 +120,7 @@ class RegionHead(nn.Module):
         if isinstance(features, slice):
             picked = source[features]
         else:
-            picked = F.embedding(features, source, sparse=True)
+            picked = lookup(source, features)
         if self.rows is not None:
             return picked
         shrunk = self.spread * self.share[features, None] + self.penalty
@@ -126,9 +137,14 @@ class RegionHead(nn.Module):
         for features, weight in self._terms(prediction.level.device):
             mass = self.relative(prediction, features) * weight
             everything = everything + mass.sum(dim=1)
-            if hidden is not None and hidden.share is not None:
-                unseen = unseen + (mass * (1 - hidden.share[:, self.token_of[features]])).sum(dim=1)
+            if hidden is not None:
+                unseen = unseen + (mass * self._hidden_share(hidden, features)).sum(dim=1)
         return everything, everything if hidden is None else unseen
+
+    def _hidden_share(self, visible: Visible, features: Tensor | slice) -> Float[Tensor, "b s"]:
+        """How much of each feature is hidden, in expectation."""
+        assert visible.share is not None
+        return 1 - visible.share[:, self.token_of[features]]
 
     def _terms(self, device: torch.device) -> list[tuple[Tensor | slice, Tensor]]:
         """Features that stand for all of them, with their weights: a draw in training, everything in evaluation."""
@@ -163,9 +179,14 @@ class RegionHead(nn.Module):
             use = use & ~hidden.entries
         cell, feature = tokens.cell[use], tokens.feature[use]
         value = torch.ones_like(tokens.value[use]) if self.binary else tokens.value[use]
-        decoder = self.decoder(prediction.table, feature)
-        logits = soft_link((prediction.state[cell] * decoder).sum(dim=1)) + self.bias[feature]
-        everything, unseen = self.normaliser(prediction, hidden)
+        if self.dense:
+            mass = self.relative(prediction, slice(None)) * self.bias.exp()
+            logits, everything = mass[cell, feature].clamp_min(1e-30).log(), mass.sum(dim=1)
+            unseen = everything if hidden is None else (mass * self._hidden_share(hidden, slice(None))).sum(dim=1)
+        else:
+            decoder = self.decoder(prediction.table, feature)
+            logits = soft_link((prediction.state[cell] * decoder).sum(dim=1)) + self.bias[feature]
+            everything, unseen = self.normaliser(prediction, hidden)
         total = value.sum().clamp_min(1)
         if self.likelihood == "profile":
             nll = -(value * (logits - unseen.clamp_min(1e-12).log()[cell])).sum() / total

@@ -82,7 +82,7 @@ class MaskedShare(nn.Module):
         tokens = self.augmented(batch, generator, model.training)
         encoded = model.encode(tokens, visible)
         prediction = model.decode(encoded, self.modality, batch.covariates.get("batch"), gated=False)
-        loss = model.heads[self.modality].loss(prediction, batch.tokens[self.modality], cells, hidden)
+        loss = model.heads[self.modality].loss(prediction, batch.tokens[self.modality], cells, hidden)  # type: ignore[arg-type]
         named = {f"share_{self.modality}_{part}": value for part, value in loss.parts.items()}
         counts = {f"share_{self.modality}_{part}": value for part, value in loss.counts.items()}
         return Loss(loss.total, named, counts)

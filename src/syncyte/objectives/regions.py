@@ -1,8 +1,9 @@
 """Masked reconstruction of very many regions: whole patches and scattered regions are hidden, per cell.
 
-What is hidden is kept as a flag for each *open* region and a share for each patch, so nothing of the size cells x regions
-is made. Whole patches ask for the rest of the genome, scattered regions for the neighbourhood. The decoder asks for regions
-by their own rows, so what is hidden needs no token. Leaves out: other modalities, which are not seen while this is learned.
+What is hidden is kept as a flag for each *open* region and a share for each patch, so nothing of the size cells x
+regions is made. Whole patches ask for the rest of the genome, scattered regions for the neighbourhood. The decoder asks
+for regions by their own rows, so what is hidden needs no token. Leaves out: other modalities, which are not seen while
+this is learned.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from syncyte.errors import DataError
 from syncyte.modalities import Layout, Tokenizer, modalities
 from syncyte.models.assemble import CellSpec, describe_start, empty_model, fill_from_start
 from syncyte.models.cell import CellModel
+from syncyte.nn.region_head import RegionHead
 from syncyte.train.plan import EpochLoader, StageConfig
 
 
@@ -35,7 +36,7 @@ class StartConfig(Config):
     ``cells = "all"`` fits it on the cells held out for early stopping too: no cell is wasted, and held-out cells judge
     the learned residual against a linear part that knows them, which errs on the side of the linear part.
     ``tune`` chooses how far the decoders are shrunken, on cells set aside for it.
-    ``entries`` > 0 stops taking cells at so many measured entries, so that deep cells of many regions take no more memory.
+    ``entries`` > 0 takes no more cells than hold about so many measured entries, which bounds memory.
     ``mode = "none"`` replaces it by random loadings of the same scale, for ablation only.
     """
 
@@ -187,7 +188,9 @@ def forget_start(model: CellModel, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name in model.names:
-            for parameter in (model.paths[name].table, model.heads[name].weight):
+            head = model.heads[name]
+            loadings = head.loadings if isinstance(head, RegionHead) else head.weight
+            for parameter in (model.paths[name].table, loadings):
                 scale = parameter.std()
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
 

@@ -2,8 +2,8 @@
 
 Paper -> parts: one reference for all data (``data harmonise``), patches of regions (``modalities.atac``), region-level
 masked loss (``objectives.regions``), integration, annotation and expression prediction (``tasks``). Beyond the paper:
-regions have vectors of their own instead of slots, started from the depth-scaled singular vectors; the loss reads what is
-open and a sample of what is closed (``nn.region_head``); masks are drawn per cell; RNA may be measured beside.
+regions have vectors of their own instead of slots, started from the depth-scaled singular vectors; the loss reads what
+is open and a sample of what is closed (``nn.region_head``); masks are drawn per cell; RNA may be measured beside.
 Left out: flash attention, a contrastive stage.
 """
 

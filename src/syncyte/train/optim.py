@@ -1,7 +1,8 @@
 """Optimiser of a stage: who learns and how fast, the schedule, the running average, and its state as plain tensors.
 
 AdamW with decoupled weight decay (Loshchilov and Hutter 2019). The learning rate is a pure function of the step, so
-nothing of a schedule needs saving. Left out: other optimisers and sparse gradients.
+nothing of a schedule needs saving. Tables marked by ``nn.rows`` take the steps of ``train.rows``. Left out: other
+optimisers.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from syncyte.errors import CheckpointError, ConfigError
+from syncyte.nn.rows import by_rows
 from syncyte.train.plan import StageConfig, StageModule, matches
+from syncyte.train.rows import RowwiseAdamW
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+ROW_MOMENTS = ("row_sum", "row_size")
 
 
 def lr_factor(stage: StageConfig, step: int, total: int) -> float:
@@ -71,13 +75,13 @@ def _factor(name: str, stage: StageConfig) -> float:
     return factor
 
 
-def make_optimizer(parameters: Mapping[str, nn.Parameter], stage: StageConfig) -> torch.optim.AdamW:
+def make_optimizer(parameters: Mapping[str, nn.Parameter], stage: StageConfig) -> RowwiseAdamW:
     """AdamW with one group for each pair of learning-rate factor and weight decay."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         decay = 0.0 if matches(name, stage.no_decay) else stage.weight_decay
         groups.setdefault((_factor(name, stage), decay), []).append(parameter)
-    return torch.optim.AdamW(
+    return RowwiseAdamW(
         [
             {"params": members, "weight_decay": decay, "factor": factor, "lr": stage.lr * factor}
             for (factor, decay), members in groups.items()
@@ -102,7 +106,7 @@ def optimizer_tensors(
         f"{name}/{key}": optimizer.state[parameter][key]
         for name, parameter in parameters.items()
         if parameter in optimizer.state
-        for key in MOMENTS
+        for key in optimizer.state[parameter]
     }
 
 
@@ -118,16 +122,15 @@ def load_optimizer(
     """
     left = set(tensors)
     for name, parameter in parameters.items():
-        keys = [f"{name}/{key}" for key in MOMENTS]
+        moments = ROW_MOMENTS if by_rows(parameter) else MOMENTS
+        keys = [f"{name}/{key}" for key in moments]
         if not left.issuperset(keys):
             continue
-        average, square, step = (tensors[key] for key in keys)
-        if average.shape != parameter.shape or square.shape != parameter.shape:
+        wanted = {"exp_avg": parameter.shape, "exp_avg_sq": parameter.shape, "row_sum": parameter.shape[:1]}
+        if any(tensors[f"{name}/{key}"].shape != wanted.get(key, ()) for key in moments):
             break
         optimizer.state[parameter] = {
-            "step": step.to(parameter.device, copy=True),
-            "exp_avg": average.to(parameter.device, copy=True),
-            "exp_avg_sq": square.to(parameter.device, copy=True),
+            key: tensors[full].to(parameter.device, copy=True) for key, full in zip(moments, keys, strict=True)
         }
         left.difference_update(keys)
     if left:
@@ -145,13 +148,13 @@ class Average:
     Parameters
     ----------
     parameters
-        Trained parameters by name; the average starts at their values.
+        Trained parameters by name; the average starts at their values. Tables trained by rows are left out.
     decay
         Decay for each optimiser step.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
-        self.parameters = dict(parameters)
+        self.parameters = {name: parameter for name, parameter in parameters.items() if not by_rows(parameter)}
         self.decay = decay
         self.shadow = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
 

@@ -26,6 +26,7 @@ from syncyte.train.minibatch import Feed, halved, out_of_memory, step_generator
 from syncyte.train.optim import Average, load_optimizer, lr_factor, make_optimizer, optimizer_tensors, set_lr
 from syncyte.train.plan import MakeLoader, StageConfig, StageModule, Work
 from syncyte.train.progress import Interrupt, Progress
+from syncyte.train.rows import clip_gradients
 from syncyte.train.state import Place, save_state
 
 MAX_STREAK = 20  # non-finite losses in a row
@@ -228,7 +229,7 @@ class StageRun:
             loss += total.detach()
             if logged:
                 tally.add(work.losses)
-        norm = nn.utils.clip_grad_norm_(self.parameters.values(), stage.clip or math.inf)
+        norm = clip_gradients(self.parameters.values(), stage.clip)
         shown, length = torch.stack([loss, norm.to(loss)]).tolist()
         bad = not (math.isfinite(shown) and math.isfinite(length))
         # all processes must take the same turn, else their weights part or they wait for each other for ever
