@@ -165,9 +165,7 @@ class CellModel(nn.Module):
         gated
             Apply the gate of this target, which shrinks the learned residual as far as held-out cells asked for.
         """
-        index = self.names.index(target)
-        gate = self.gate[index] if gated else 1.0
-        state = encoded.base + gate * (encoded.latent - encoded.base)
+        state = self.state(encoded, target, gated=gated)
         if batch is not None and self.batch_effect is not None:
             known = (batch >= 0)[:, None]
             centred = self.batch_effect - self.batch_effect.mean(dim=0)
@@ -176,6 +174,22 @@ class CellModel(nn.Module):
         if isinstance(head, RegionHead):
             return head(state, encoded.base, encoded.context, self.paths[target])
         return head(state, encoded.base, encoded.context)
+
+    def state(self, encoded: Encoded, target: str, *, gated: bool = True) -> Float[Tensor, "b k"]:
+        """State that the head of one modality reads, before technical batches."""
+        gate = self.gate[self.names.index(target)] if gated else 1.0
+        return encoded.base + gate * (encoded.latent - encoded.base)
+
+    def linear_map(self, source: str, target: str) -> Float[Tensor, "s t"]:
+        """Linear way from what the path of ``source`` sums up to the prediction of ``target``, as a ``(k, t)`` matrix.
+
+        For cells of which the source alone is visible, near the mean of the latents (where their soft clipping has
+        slope one), without the residual network and the depth context.
+        """
+        gate = self.gate[self.names.index(target)]
+        mix = self.mixes[source]
+        own = torch.eye(len(mix), device=mix.device)
+        return (own + gate * (mix - own)) @ self.heads[target].weight
 
     def predict(self, encoded: Encoded, target: str, batch: Int[Tensor, "b"] | None = None) -> Float[Tensor, "b f"]:
         """Expected observation of every feature of one modality."""

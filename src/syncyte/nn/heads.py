@@ -148,8 +148,11 @@ class RateHead(nn.Module):
         The level reads the linear latents ``base``, not the learned state: inputs are thinned in training, and a
         network that may move the level learns to undo the thinning, which spoils it on whole cells.
         """
-        logits = soft_link(state @ self.weight) + self.bias
-        return logits, level_features(base, context) @ self.level_weight + self.level_bias
+        return self.logits(state), level_features(base, context) @ self.level_weight + self.level_bias
+
+    def logits(self, state: Float[Tensor, "b k"], features: slice = slice(None)) -> Float[Tensor, "b f"]:
+        """Logits of the profile over all features, or over a slice of them (its softmax is over all)."""
+        return soft_link(state @ self.weight[:, features]) + self.bias[features]
 
     def loss(
         self,

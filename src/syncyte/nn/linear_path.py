@@ -154,6 +154,12 @@ class LinearPath(nn.Module):
             amounts = amounts / self._visible_share(visible)[:, None]
         return latent * visible.whole[:, None], amounts, weight, seen
 
+    def step(self, depth: float) -> Float[Tensor, "f"]:
+        """What a count of 1 in place of 0 adds to the residual of each feature, in a cell of one depth."""
+        one, feature = torch.ones_like(self.share), torch.arange(len(self.share), device=self.share.device)
+        depths = one * depth
+        return self._residual(one, depths, feature) - self._residual(one * 0, depths, feature)
+
     def _full_depth(self, depth: Float[Tensor, "b"], visible: Visible) -> Float[Tensor, "b"]:
         """Depth the cell would have if the hidden features followed the null model."""
         if visible.share is not None:
