@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # for editors and type checkers only
         integrate,
         load,
         read,
+        top_regions,
         train,
         translate,
     )
@@ -36,6 +37,7 @@ _VERBS = {
     "integrate": ("syncyte.api", "integrate"),
     "annotate": ("syncyte.api", "annotate"),
     "translate": ("syncyte.api", "translate"),
+    "top_regions": ("syncyte.api", "top_regions"),
     "evaluate": ("syncyte.api", "evaluate"),
     "demo": ("syncyte.walkthrough", "demo"),
     "simulate": ("syncyte.recipes.simulate", "simulate"),
@@ -51,6 +53,7 @@ __all__ = [  # noqa: RUF022 - the order in which a user meets them
     "integrate",
     "annotate",
     "translate",
+    "top_regions",
     "evaluate",
     "demo",
     "simulate",

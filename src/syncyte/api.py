@@ -18,6 +18,7 @@ from syncyte.files import check_out, convert, count_fragments, harmonise, inspec
 
 if TYPE_CHECKING:
     from syncyte.data.cells import Cells
+    from syncyte.tasks.region_tables import RegionTables
     from syncyte.tasks.result import Evaluation, Result
     from syncyte.tasks.trained import Trained
 
@@ -32,6 +33,7 @@ __all__ = [
     "integrate",
     "load",
     "read",
+    "top_regions",
     "train",
     "translate",
     "write_store",
@@ -273,6 +275,64 @@ def translate(
     return together(run, device, work)
 
 
+def top_regions(
+    run: Any,
+    data: Any,
+    *,
+    label_key: str,
+    genes: Sequence[str] | None = None,
+    top: int = 20,
+    unclear: Sequence[str] = (),
+    out: str | Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    quiet: bool = False,
+    modality: str | None = None,
+    genome: str | Path | None = None,
+    layer: str | None = None,
+    force: bool = False,
+    batch_size: int | None = None,
+) -> RegionTables:
+    """List the regions a run calls specific for each cell type, beside what the cells show, and those of genes.
+
+    Parameters
+    ----------
+    label_key
+        Column of the cell type.
+    genes
+        Names of predicted genes whose regions are listed (half of ``top`` each); by default the 50 whose prediction
+        varies most. Only where the run knows genes too.
+    top
+        Regions a type.
+    unclear
+        Labels that mean no class (doublets, unassigned); their cells are left out.
+    out
+        ``.csv`` for the types; the table of genes goes to ``.genes.csv`` beside it.
+    genome
+        As in ``read``; with a reference folder that has genes, the nearest genes and distances are listed.
+    """
+    from syncyte.genome.reference import Reference
+    from syncyte.tasks.compare_translate import gene_starts
+    from syncyte.tasks.region_tables import check_table, list_regions
+    from syncyte.tasks.trained import together
+
+    del quiet
+    how: dict[str, Any] = {"unclear": unclear, "batch_size": batch_size, "seed": seed}
+
+    def work(trained: Trained) -> RegionTables:
+        check_table(out)
+        check_out(out)
+        cells = open_data(data, modality, genome, layer, force)
+        book = None if genome is None else Reference.load(genome)
+        known: dict[str, Any] = {} if book is None else {"book": book.genes, "starts": gene_starts(trained, book)}
+        found = list_regions(trained, cells, label_key, genes, top, **known, **how)
+        if out is not None:
+            found.write(Path(out))
+        return found
+
+    return together(run, device, work)
+
+
 def evaluate(
     run: Any,
     data: Any,
@@ -294,6 +354,8 @@ def evaluate(
 ) -> Evaluation:
     """Score a run on held-out cells beside its baselines, fitted on ``reference``; writes report.html and report.json.
 
+    Where the run knows regions, ``top_regions.csv`` and ``gene_regions.csv`` are written beside them.
+
     Parameters
     ----------
     reference
@@ -305,11 +367,12 @@ def evaluate(
     peers
         Also train MultiVI, scVI, scANVI and CellTypist, where they are installed: minutes to hours.
     genome
-        As in ``read``; with a reference folder that has genes, gene activity is among the baselines.
+        As in ``read``; with a reference folder that has genes, gene activity is among the baselines, and regions have
+        their nearest genes.
     """
     from syncyte.genome.reference import Reference
     from syncyte.report.build import report_from_evaluation
-    from syncyte.report.write import write_report
+    from syncyte.report.write import write_report, write_tables
     from syncyte.tasks.compare_translate import gene_starts
     from syncyte.tasks.evaluate import evaluate_cells
     from syncyte.tasks.trained import together
@@ -322,11 +385,13 @@ def evaluate(
         cells = open_data(data, modality, genome, layer, force)
         known = open_data(reference, modality, genome, layer, force)
         keys: dict[str, Any] = {key: given or trained.recipe.get(key) for key, given in asked.items()}
-        starts = None if genome is None else gene_starts(trained, Reference.load(genome))
+        book = None if genome is None else Reference.load(genome)
         how: dict[str, Any] = {"unclear": unclear, "peers": peers, "seed": seed, "quiet": quiet}
-        evaluation = evaluate_cells(trained, cells, known, **keys, starts=starts, **how)
+        how |= {} if book is None else {"starts": gene_starts(trained, book), "genes": book.genes}
+        evaluation = evaluate_cells(trained, cells, known, **keys, **how)
         if out is not None:
             write_report(report_from_evaluation(evaluation), Path(out))
+            write_tables(evaluation.tables, Path(out))
         return evaluation
 
     return together(run, device, work)

@@ -48,6 +48,7 @@ for command in (
     tasks.integrate,
     tasks.annotate,
     tasks.translate,
+    tasks.regions,
     tasks.evaluate,
     demo.demo,
     doctor.doctor,

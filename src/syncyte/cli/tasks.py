@@ -1,4 +1,4 @@
-"""``syncyte embed | integrate | annotate | translate | evaluate``: a run and cells become results."""
+"""``syncyte embed | integrate | annotate | translate | regions | evaluate``: a run and cells become results."""
 
 from __future__ import annotations
 
@@ -147,6 +147,43 @@ def translate(
     options.say(f"Wrote {out}", quiet)
 
 
+def regions(
+    run: options.Run,
+    data: options.Data,
+    label_key: Annotated[
+        str, typer.Option("--label-key", metavar="KEY", help="obs column of the cell type.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="TABLE.csv", help="Table to write.", show_default=False)],
+    genes: Annotated[
+        list[str] | None,
+        typer.Option("--genes", metavar="NAME", help="Gene whose regions to list (repeat for more)."),
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="Regions of a cell type.")] = 20,
+    unclear: options.Unclear = None,
+    batch_size: options.BatchSize = None,
+    modality: options.Modality = None,
+    genome: options.Genome = None,
+    layer: options.Layer = None,
+    force: options.Force = False,
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """List the regions most specific for each cell type, and those that move the prediction of genes.
+
+    Beside the model's score stands how often the cells themselves open a region. With --genome, where the reference
+    has genes, the nearest genes are listed. Regions of genes go to TABLE.genes.csv, where the run knows RNA too.
+
+    Examples
+    --------
+    syncyte regions run cells.h5mu --label-key cell_type --out regions.csv
+    syncyte regions run cells.h5mu --label-key cell_type --genome hg38 --genes CD8A --genes MS4A1 --out regions.csv
+    """
+    found = options.call("top_regions", {**locals(), "unclear": tuple(unclear or ())})
+    options.note(found.notes, quiet)
+    options.say(f"Wrote {' and '.join(map(str, found.files(out)))}", quiet)
+
+
 def evaluate(
     run: options.Run,
     data: options.Data,
@@ -169,7 +206,8 @@ def evaluate(
 ) -> None:
     """Measure a run on held-out cells beside the baselines: report.html and report.json.
 
-    With --genome, where the reference has genes, gene activity is among them.
+    With --genome, where the reference has genes, gene activity is among them. Where the run knows regions, those most
+    specific for each cell type and those that move genes are listed too: top_regions.csv and gene_regions.csv.
 
     Examples
     --------

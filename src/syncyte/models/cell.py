@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from syncyte.errors import CapabilityError
 from syncyte.nn.embed import TokenEmbedder
 from syncyte.nn.heads import MeanHead, RateHead
 from syncyte.nn.linear_path import LinearPath
@@ -187,9 +188,26 @@ class CellModel(nn.Module):
         slope one), without the residual network and the depth context.
         """
         gate = self.gate[self.names.index(target)]
-        mix = self.mixes[source]
+        mix, head = self.mixes[source], self.heads[target]
         own = torch.eye(len(mix), device=mix.device)
-        return (own + gate * (mix - own)) @ self.heads[target].weight
+        everything = slice(None)
+        rows = head.decoder(self.paths[target].table, everything).T if isinstance(head, RegionHead) else head.weight
+        return (own + gate * (mix - own)) @ rows
+
+    def profile_logits(self, state: Float[Tensor, "b k"], target: str, features: slice) -> Float[Tensor, "b s"]:
+        """Logits of a few features in the profile that a head predicts for given states; its softmax is over all.
+
+        Raises
+        ------
+        CapabilityError
+            Where the head predicts values and no profile.
+        """
+        head = self.heads[target]
+        if isinstance(head, RegionHead):
+            return head.logits(state, self.paths[target], features)
+        if isinstance(head, RateHead):
+            return head.logits(state, features)
+        raise CapabilityError(f"The head of {target!r} predicts values of single features and no profile over them.")
 
     def predict(self, encoded: Encoded, target: str, batch: Int[Tensor, "b"] | None = None) -> Float[Tensor, "b f"]:
         """Expected observation of every feature of one modality."""

@@ -126,6 +126,11 @@ class RegionHead(nn.Module):
         shrunk = self.spread * self.share[features, None] + self.penalty
         return (picked @ self.mix) * self.scale[features, None] / shrunk
 
+    def logits(self, state: Float[Tensor, "b k"], path: LinearPath, features: slice) -> Float[Tensor, "b s"]:
+        """Logits of the profile over a slice of features (its softmax is over all)."""
+        table = None if self.rows is not None else path.table
+        return soft_link(state @ self.decoder(table, features).T) + self.bias[features]
+
     def relative(self, prediction: Rates, features: Tensor | slice) -> Float[Tensor, "b s"]:
         """``exp(soft_link(score))``: rates of some features over those of a cell of the mean profile."""
         return F.elu(prediction.state @ self.decoder(prediction.table, features).T) + 1

@@ -15,7 +15,12 @@ from syncyte.report import sections as write
 from syncyte.report.base import Report, Section
 from syncyte.tasks.result import Evaluation
 
-TITLES = {"embed": "Embedding", "integrate": "Integration"}
+TITLES = {
+    "embed": "Embedding",
+    "integrate": "Integration",
+    "top_regions": "Top regions of cell types",
+    "gene_regions": "Regions that move predicted genes",
+}
 FACTS = ("recipe", "preset", "run", "data", "reference", "cells", "seed", "device", "version", "syncyte")
 
 

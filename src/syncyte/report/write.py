@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 FOLDED = 15  # rows of a table that are shown without a click
 PRINTED = 200  # rows of a table that reach the page; the JSON twin has all
+LISTS = ("top_regions", "gene_regions")  # tables that are lists to work with: files of their own
 POINTS = 400  # marks in a figure above which it is stored as pixels
 
 
@@ -49,6 +51,16 @@ def write_report(report: Report, out_dir: str | Path) -> tuple[Path, Path]:
         with atomic_file(path) as tmp:
             tmp.write_text(content, encoding="utf-8")
     return page, twin
+
+
+def write_tables(tables: Mapping[str, pd.DataFrame], out_dir: str | Path) -> list[Path]:
+    """Write the tables of an evaluation that are lists to work with as CSV files; the JSON twin has all tables."""
+    written = []
+    for name in (name for name in LISTS if name in tables):
+        written.append(Path(out_dir) / f"{name}.csv")
+        with atomic_file(written[-1]) as tmp:
+            tables[name].convert_dtypes().to_csv(tmp)
+    return written
 
 
 def render(report: Report, made: str = "") -> str:

@@ -33,6 +33,7 @@ from syncyte.tasks.compare_translate import (
 )
 from syncyte.tasks.labelled import clean_labels
 from syncyte.tasks.plot import umap_coordinates
+from syncyte.tasks.region_tables import score_regions
 from syncyte.tasks.result import STEM, Evaluation
 from syncyte.tasks.trained import Trained
 
@@ -42,7 +43,7 @@ MOST_BYTES = 4e9  # of one translated matrix in a temporary file
 MOST_FEATURES = 2_000
 FEWEST = 20
 PEERS = {"MultiVI, scVI and scANVI": "scvi", "CellTypist": "celltypist"}
-TASKS = ("translate", "annotate", "embed", "integrate")
+TASKS = ("translate", "annotate", "embed", "integrate", "regions")
 
 
 @dataclass
@@ -67,6 +68,7 @@ class Work:
     most_features: int | None = None
     unclear: tuple[str, ...] = ()
     peers: bool = False
+    genes: pd.DataFrame | None = None
 
     def labels_of(self, cells: Cells) -> NDArray[Any] | None:
         """Labels of some cells, ``""`` where missing or unclear; None without a label column."""
@@ -82,6 +84,7 @@ def evaluate_cells(
     label_key: str | None = None,
     unclear: Sequence[str] = (),
     starts: pd.DataFrame | None = None,
+    genes: pd.DataFrame | None = None,
     tasks: Sequence[str] = TASKS,
     most_features: int | None = MOST_FEATURES,
     peers: bool = False,
@@ -100,8 +103,8 @@ def evaluate_cells(
         Columns of technical batch and cell type. A column the run was trained with may be absent.
     unclear
         Labels that mean no class (doublets, unassigned): their cells count as cells without a label.
-    starts
-        Transcription starts for the gene activity baseline, see ``compare_translate.gene_starts``.
+    starts, genes
+        Transcription starts of the run's genes, see ``compare_translate.gene_starts``, and all genes of a reference.
     tasks
         What is scored, any of ``TASKS``.
     most_features
@@ -123,16 +126,15 @@ def evaluate_cells(
     name = f"{STEM} {trained.recipe['config']['preset']}"
     say = (lambda text: None) if quiet else (lambda text: print(f"evaluate: {text}", flush=True))
     work = Work(trained, name, held, known, batch_key, label_key, seed, say, notes=notes, most_features=most_features)
-    work.unclear, work.peers = tuple(map(str, unclear)), peers
+    work.unclear, work.peers, work.genes = tuple(map(str, unclear)), peers, genes
     _note_peers(work)
     _note_unclear(work)
     scorers: dict[str, Callable[[Work], None]] = {"annotate": _annotate, "embed": _embed, "integrate": _integrate}
-    scorers["translate"] = partial(_translate, starts=starts)
+    scorers |= {"translate": partial(_translate, starts=starts), "regions": partial(score_regions, starts=starts)}
     for task in tasks:
         scorers[task](work)
     settings = {"batch_key": batch_key, "label_key": label_key, "unclear": list(work.unclear), "tasks": list(tasks)}
-    provenance = trained.provenance(cells, seed=seed, **settings)
-    return _finish(work, provenance)
+    return _finish(work, trained.provenance(cells, seed=seed, **settings))
 
 
 def _finish(work: Work, provenance: dict[str, Any]) -> Evaluation:

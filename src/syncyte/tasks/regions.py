@@ -32,7 +32,7 @@ from syncyte.tasks.trained import Trained
 from syncyte.types import Batch
 
 BLOCK = 1 << 16  # regions scored at once
-FLOOR = 0.5  # added to both sides of a ratio, in units of the mean region: what is hardly ever open does not win
+FLOOR = 1.0  # added to both sides of a ratio, in units of the mean region: what is hardly ever open does not win
 FEW = 20  # cells of a label below which its list is called a rough guide
 MOST_LABELS = 500
 NO_GENES = "No nearest genes: give a reference that has genes (--genome; make one with syncyte reference build --gtf)."
@@ -198,19 +198,17 @@ def _states(trained: Trained, batch: Batch, *, name: str) -> NDArray[np.float32]
 
 
 @torch.inference_mode()
-def _best(
-    trained: Trained, name: str, states: torch.Tensor, top: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _best(trained: Trained, name: str, states: torch.Tensor, top: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """``(c, top)`` highest scores of each label and the columns that have them, best first."""
-    head, width = trained.model.heads[name], len(trained.vocabularies[name])
+    model, width = trained.model, len(trained.vocabularies[name])
     blocks = [slice(first, min(first + BLOCK, width)) for first in range(0, width, BLOCK)]
     total = torch.full((len(states), 1), -torch.inf, device=states.device)
     for block in blocks:
-        total = torch.logaddexp(total, head.logits(states, block).logsumexp(dim=1, keepdim=True))
+        total = torch.logaddexp(total, model.profile_logits(states, name, block).logsumexp(dim=1, keepdim=True))
     scores = torch.empty(len(states), 0, device=states.device)
     columns = torch.empty(len(states), 0, dtype=torch.long, device=states.device)
     for block in blocks:
-        profile = (head.logits(states, block) - total).exp() * width  # 1 is the mean region
+        profile = (model.profile_logits(states, name, block) - total).exp() * width  # 1 is the mean region
         others = (profile.sum(dim=0, keepdim=True) - profile) / (len(profile) - 1)
         ratio = torch.log2((profile + FLOOR) / (others + FLOOR))
         places = torch.arange(block.start, block.stop, device=states.device).expand_as(ratio)
@@ -220,9 +218,7 @@ def _best(
     return scores.cpu().numpy(), columns.cpu().numpy()
 
 
-def _observed(
-    cells: Cells, name: str, codes: NDArray[np.int64], columns: NDArray[np.int64]
-) -> dict[str, NDArray[Any]]:
+def _observed(cells: Cells, name: str, codes: NDArray[np.int64], columns: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
     """Openings of the chosen regions inside and outside their label, by passes over cells that have the modality."""
     count, wanted = len(columns), np.unique(columns)
     opened, total, measured = np.zeros((count, len(wanted))), np.zeros(count), np.zeros(count)
