@@ -12,7 +12,7 @@ from syncyte import api
 from syncyte.errors import CheckpointError, DataError
 from syncyte.tasks.trained import Trained
 
-VERBS = ("embed", "integrate", "annotate", "translate", "evaluate")
+VERBS = ("embed", "integrate", "annotate", "translate", "top_regions", "evaluate")
 READING = {"modality": None, "genome": None, "layer": None, "force": False}
 
 

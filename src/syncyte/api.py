@@ -50,6 +50,17 @@ def _deliver(result: Result, data: Any, cells: Cells, out: Any, key_added: str |
     return result
 
 
+def _genes(trained: Trained, genome: Any) -> dict[str, Any]:
+    """All genes of a reference, and the starts of those a run knows; None both without a reference."""
+    from syncyte.genome.reference import Reference
+    from syncyte.tasks.compare_translate import gene_starts
+
+    if genome is None:
+        return {"genes": None, "starts": None}
+    book = Reference.load(genome)
+    return {"genes": book.genes, "starts": gene_starts(trained, book)}
+
+
 def train(
     recipe: str,
     data: Any,
@@ -311,8 +322,6 @@ def top_regions(
     genome
         As in ``read``; with a reference folder that has genes, the nearest genes and distances are listed.
     """
-    from syncyte.genome.reference import Reference
-    from syncyte.tasks.compare_translate import gene_starts
     from syncyte.tasks.region_tables import check_table, list_regions
     from syncyte.tasks.trained import together
 
@@ -323,9 +332,7 @@ def top_regions(
         check_table(out)
         check_out(out)
         cells = open_data(data, modality, genome, layer, force)
-        book = None if genome is None else Reference.load(genome)
-        known: dict[str, Any] = {} if book is None else {"book": book.genes, "starts": gene_starts(trained, book)}
-        found = list_regions(trained, cells, label_key, genes, top, **known, **how)
+        found = list_regions(trained, cells, label_key, genes, top, places=_genes(trained, genome), **how)
         if out is not None:
             found.write(Path(out))
         return found
@@ -370,10 +377,8 @@ def evaluate(
         As in ``read``; with a reference folder that has genes, gene activity is among the baselines, and regions have
         their nearest genes.
     """
-    from syncyte.genome.reference import Reference
     from syncyte.report.build import report_from_evaluation
     from syncyte.report.write import write_report, write_tables
-    from syncyte.tasks.compare_translate import gene_starts
     from syncyte.tasks.evaluate import evaluate_cells
     from syncyte.tasks.trained import together
 
@@ -385,10 +390,8 @@ def evaluate(
         cells = open_data(data, modality, genome, layer, force)
         known = open_data(reference, modality, genome, layer, force)
         keys: dict[str, Any] = {key: given or trained.recipe.get(key) for key, given in asked.items()}
-        book = None if genome is None else Reference.load(genome)
         how: dict[str, Any] = {"unclear": unclear, "peers": peers, "seed": seed, "quiet": quiet}
-        how |= {} if book is None else {"starts": gene_starts(trained, book), "genes": book.genes}
-        evaluation = evaluate_cells(trained, cells, known, **keys, **how)
+        evaluation = evaluate_cells(trained, cells, known, **keys, **how, **_genes(trained, genome))
         if out is not None:
             write_report(report_from_evaluation(evaluation), Path(out))
             write_tables(evaluation.tables, Path(out))

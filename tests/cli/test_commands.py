@@ -45,12 +45,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict]]:
         def record(*arguments, **keywords):
             made.append((name, {**dict(enumerate(arguments)), **keywords}))
             answer = Answer({"summary": "3 cells", "cells": 3})
+            answer.notes, answer.files = [], lambda path: [path]
             answer.recipe, answer.provenance = {"notes": []}, {"integrate": {"notes": []}}
             return answer
 
         return record
 
-    for name in ("train", "embed", "integrate", "annotate", "translate", "evaluate"):
+    for name in ("train", "embed", "integrate", "annotate", "translate", "top_regions", "evaluate"):
         setattr(api, name, verb(name))
     for name in ("inspect_data", "write_store", "convert", "harmonise", "count_fragments"):
         setattr(api, name, verb(name))
@@ -168,6 +169,17 @@ def test_options_of_single_tasks(calls):
     assert annotated["reference"] == [Path("A"), Path("B")]
 
 
+def test_regions(calls):
+    least = "regions RUN D.h5mu --label-key t --out T.csv"
+    assert run(*least.split()) == "Wrote T.csv\n"
+    words = "regions RUN D.h5mu --label-key t --out T.csv --genes CD8A --genes CD4 --top 5 --genome hg38 --unclear ?"
+    run(*words.split())
+    given = {**TASK, "run": Path("RUN"), "data": Path("D.h5mu"), "label_key": "t", "out": Path("T.csv")}
+    given |= {"genes": None, "top": 20, "unclear": ()}
+    other = {"genes": ["CD8A", "CD4"], "top": 5, "genome": Path("hg38"), "unclear": ("?",)}
+    assert calls == [("top_regions", given), ("top_regions", {**given, **other})]
+
+
 def test_data_commands(calls):
     assert run("data", "inspect", "A.h5mu") == "3 cells\n"
     assert '"cells": 3' in run("data", "inspect", "A.h5mu", "B.h5ad", "--json")
@@ -242,6 +254,7 @@ def test_the_signatures_are_those_of_the_verbs():
     from syncyte import api
 
     names = {name: name for name in ("train", "embed", "integrate", "annotate", "translate", "evaluate")}
+    names["top_regions"] = "regions"
     for name, full in (names | {"harmonise": "data harmonise", "count_fragments": "data fragments"}).items():
         verb = inspect.signature(getattr(api, name)).parameters
         command = inspect.signature(every_command()[full]).parameters

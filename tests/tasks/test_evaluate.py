@@ -18,6 +18,7 @@ from syncyte.genome.reference import build_reference
 from syncyte.modalities import all_schemas
 from syncyte.recipes.train import configure, train_recipe
 from syncyte.report.build import report_from_evaluation
+from syncyte.report.write import write_report, write_tables
 from syncyte.tasks import compare_embed, evaluate
 from syncyte.tasks.compare_translate import gene_starts
 from syncyte.tasks.evaluate import evaluate_cells
@@ -137,6 +138,27 @@ def test_a_reference_with_genes_brings_gene_activity(world, genome):
     assert "--genome" not in found.text["translate atac to rna"]
 
 
+def test_regions_are_listed_with_legends_in_report_and_files(world, genome, tmp_path):
+    trained, held, known = world
+    how = {"label_key": "cell_type", "tasks": ("regions",), "quiet": True}
+    found = evaluate_cells(trained, held, known, starts=gene_starts(trained, genome), genes=genome.genes, **how)
+    types, genes = found.tables["top_regions"], found.tables["gene_regions"]
+    assert len(types) == 3 * 10 and {"score", "observed", "open_in", "gene", "promoter"} <= set(types)
+    assert len(genes) == 50 * 10 and {"effect", "moved", "distance", "near"} <= set(genes)
+    assert "held-out cells" in found.text["top_regions"] and "at random" in found.text["gene_regions"]
+    report = report_from_evaluation(found)
+    assert {"Top regions of cell types", "Regions that move predicted genes"} <= {
+        item.title for item in report.sections
+    }
+    page, _ = write_report(report, tmp_path)
+    assert types["region"].iloc[0] in page.read_text(encoding="utf-8")
+    assert [path.name for path in write_tables(found.tables, tmp_path)] == ["top_regions.csv", "gene_regions.csv"]
+    assert list(pd.read_csv(tmp_path / "top_regions.csv")["region"]) == list(types["region"])
+    bare = evaluate_cells(trained, held, known, label_key=None, tasks=("regions",), quiet=True)
+    assert "top_regions" not in bare.tables and "at least two labels" in bare.text["notes"]
+    assert "--genome" in bare.text["gene_regions"] and "distance" not in bare.tables["gene_regions"]
+
+
 def test_a_reference_without_genes_brings_none(world, tmp_path):
     (tmp_path / "sizes").write_text("chr1\t1000\n")
     assert gene_starts(world[0], build_reference(tmp_path / "bare", chrom_sizes=tmp_path / "sizes")) is None
@@ -176,8 +198,9 @@ def test_the_verb_hands_on_genome_and_unclear_labels(world, genome, monkeypatch)
     monkeypatch.setattr(evaluate, "evaluate_cells", lambda *cells, **settings: given.update(settings))
     syncyte.evaluate(trained, held, reference=known, genome=genome.path, unclear=("doublet",))
     assert given["unclear"] == ("doublet",) and len(given["starts"]) == len(trained.vocabularies["rna"])
+    assert len(given["genes"]) == len(genome.genes)
     syncyte.evaluate(trained, held, reference=known)
-    assert given["unclear"] == () and given["starts"] is None
+    assert given["unclear"] == () and given["starts"] is None and given["genes"] is None
 
 
 def test_annotation_stands_beside_baselines(world):

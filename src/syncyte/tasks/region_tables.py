@@ -5,7 +5,7 @@ Leaves out how regions are found (``tasks.regions``, ``tasks.gene_regions``), an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ REPORTED = 10  # regions a label or gene in an evaluation
 
 LEGEND = (
     "For each cell type the mean state of its held-out cells is decoded into a profile over all regions. Score is log2 "
-    "of that profile over the mean profile of the other types: 1 is twice as open as elsewhere, less where the region is "
+    "of that profile over the mean profile of the other types: 1 is twice as open as elsewhere, less where a region is "
     f"hardly ever open ({FLOOR:g} mean region is added on both sides). Observed is the same ratio in the raw counts of "
     "these cells, free of depth, the other types pooled. Open in and open out are the shares of cells, inside and "
     "outside the type, in which the region is open; cells open is how many of the type. A high score with no open cell "
@@ -98,8 +98,7 @@ def list_regions(
     genes: Sequence[str] | None = None,
     top: int = 20,
     *,
-    book: pd.DataFrame | None = None,
-    starts: pd.DataFrame | None = None,
+    places: Mapping[str, pd.DataFrame | None] | None = None,
     unclear: Sequence[str] = (),
     batch_size: int | None = None,
     seed: int = 0,
@@ -108,10 +107,11 @@ def list_regions(
 
     Parameters
     ----------
-    book, starts
-        All genes of a reference, and the starts of those the run knows (``compare_translate.gene_starts``).
+    places
+        ``genes``: all genes of a reference; ``starts``: of those the run knows (``compare_translate.gene_starts``).
     """
-    named = list(genes) if genes else None
+    places = places or {}
+    named = [genes] if isinstance(genes, str) else list(genes) if genes else None
     if named and modality_of(trained, "gene") is None:
         raise CapabilityError(
             f"Regions of {', '.join(named[:3])} were asked for, and the run {trained.path} predicts no genes (it knows "
@@ -120,8 +120,8 @@ def list_regions(
     # first what needs no pass over cells: unknown genes fail at once
     by_gene = None
     if modality_of(trained, "gene") is not None and modality_of(trained, "region") is not None:
-        by_gene = gene_regions(trained, named, max(1, top // 2), starts=starts, seed=seed)
-    by_type = top_regions(trained, cells, label_key, book, top, unclear=unclear, batch_size=batch_size)
+        by_gene = gene_regions(trained, named, max(1, top // 2), starts=places.get("starts"), seed=seed)
+    by_type = top_regions(trained, cells, label_key, places.get("genes"), top, unclear=unclear, batch_size=batch_size)
     notes = dict.fromkeys([*by_type.notes, *(by_gene.notes if by_gene is not None else ())])
     settings = {"label_key": label_key, "genes": named, "top": top, "unclear": list(unclear), "seed": seed}
     provenance = trained.provenance(cells, **settings)

@@ -4,6 +4,19 @@ The mean state of a type's cells goes through the head of the region modality, w
 of each region in all openings, free of depth and technical batch. Regions are ranked by the profile over the mean
 profile of the other types; beside it stands what the given cells show by themselves. Regions come in blocks and cells
 in minibatches, so neither cells x regions nor labels x regions is ever held.
+
+============================  ======================================================================================
+``label``, ``rank``           from 1
+``region``                    and its ``chrom``, ``start``, ``end``
+``score``                     log2 of the predicted profile over the mean of the other labels, ``FLOOR`` on both sides
+``observed``                  the same of the given cells' openings, other labels pooled
+``open_in``, ``open_out``     share of the label's, and of all other labelled cells in which the region is open
+``cells_open``                number of the label's cells in which it is open
+``gene``, ``distance``        nearest transcription start, bp from it to the region's middle, negative upstream
+``promoter``                  2 kb before to 500 bp after that start
+``next_gene``                 second nearest, with ``next_distance``
+============================  ======================================================================================
+
 Leaves out: which regions speak for a gene (``tasks.gene_regions``), tests of difference, motifs.
 """
 
@@ -92,12 +105,7 @@ def top_regions(
     Returns
     -------
     Listed
-        Table with ``label``, ``rank``, ``region``, ``chrom``, ``start``, ``end``, ``score`` (log2 of the predicted
-        profile over the mean of the other labels, with a floor), ``observed`` (the same of the given cells' openings),
-        ``open_in`` and ``open_out`` (shares of the label's and of all other labelled cells in which the region is
-        open), ``cells_open`` (number of the label's cells), and with genes ``gene``, ``distance`` (bp from
-        transcription start to the region's middle, negative upstream), ``promoter`` (2 kb before to 500 bp after a
-        start), ``next_gene``, ``next_distance``.
+        Table with the columns the module describes, best first within a label; those of genes only with ``genes``.
 
     Raises
     ------
@@ -109,15 +117,8 @@ def top_regions(
     name = need_regions(trained)
     if top < 1:
         raise ConfigError(f"{top} regions a label were asked for; give at least 1 (--top).")
-    labels = clean_labels(cells, label_key, unclear)
-    classes, sizes = np.unique(labels[labels != ""], return_counts=True)
-    if not 2 <= len(classes) <= MOST_LABELS:
-        raise DataError(
-            f"The column {label_key!r} holds {len(classes):,} labels in {len(cells):,} cells; specific regions need 2 "
-            f"to {MOST_LABELS} (what is open in one and not in the others). Name another column (--label-key)."
-        )
-    kept = trained.align(cells.take(labels != ""))
-    codes = np.searchsorted(classes, labels[labels != ""])
+    kept, classes, codes = _labelled(cells, label_key, unclear)
+    kept, sizes = trained.align(kept), np.bincount(codes)
     scores, columns = _best(trained, name, _mean_states(trained, kept, name, codes, len(classes), batch_size), top)
     table = pd.DataFrame(
         {
@@ -133,6 +134,18 @@ def top_regions(
     table = table.assign(**_observed(kept, name, codes, columns))
     notes.append(agreement(table, name))
     return Listed(table if genes is None else with_genes(table, genes), tuple(notes))
+
+
+def _labelled(cells: Cells, label_key: str, unclear: Sequence[str]) -> tuple[Cells, NDArray[Any], NDArray[np.int64]]:
+    """Cells that have a label, the sorted labels, and the place of each cell's among them."""
+    labels = clean_labels(cells, label_key, unclear)
+    classes, codes = np.unique(labels[labels != ""], return_inverse=True)
+    if not 2 <= len(classes) <= MOST_LABELS:
+        raise DataError(
+            f"The column {label_key!r} holds {len(classes):,} labels in {len(cells):,} cells; specific regions need 2 "
+            f"to {MOST_LABELS} (what is open in one and not in the others). Name another column (--label-key)."
+        )
+    return cells.take(labels != ""), classes, codes
 
 
 def places(var: pd.DataFrame, columns: NDArray[np.int64]) -> dict[str, Any]:
