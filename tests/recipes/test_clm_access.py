@@ -8,7 +8,7 @@ import torch
 from tests.tiny import cells_of, train_tiny, world
 
 import syncyte
-from syncyte.nn.region_head import RegionHead
+from syncyte.nn.region_head import Rates, RegionHead
 from syncyte.recipes.base import _within
 from syncyte.recipes.train import configure
 from syncyte.tasks.trained import load_trained
@@ -96,3 +96,14 @@ def test_the_same_seed_gives_the_same_run(run, data, tmp_path):
 
 def test_clm_x_is_as_it_was(data, tmp_path):
     assert not isinstance(train_tiny(data, tmp_path / "RUN").model.heads["atac"], RegionHead)
+
+
+def test_top_regions_come_from_its_profile_in_blocks(run, data):
+    states = torch.randn(3, run.model.components, generator=torch.Generator().manual_seed(0))
+    head, path = run.model.heads["atac"], run.model.paths["atac"]
+    with torch.no_grad():
+        parts = [run.model.profile_logits(states, "atac", slice(i, i + 100)) for i in range(0, 300, 100)]
+        whole = head.profile(Rates(states, torch.zeros(3), path.table))
+    torch.testing.assert_close(torch.cat(parts, dim=1).softmax(dim=1), whole, rtol=1e-4, atol=1e-7)
+    table = syncyte.top_regions(run, data, label_key="cell_type", top=5).table()
+    assert table["open_in"].mean() > 1.5 * table["open_out"].mean()

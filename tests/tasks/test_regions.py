@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from mudata import MuData
 from tests.tiny import cells_of, train_tiny, world
 
@@ -18,6 +19,7 @@ from syncyte.tasks import regions as module
 from syncyte.tasks.compare_translate import gene_starts
 from syncyte.tasks.gene_regions import gene_regions
 from syncyte.tasks.regions import top_regions
+from syncyte.types import Encoded
 
 MARKED = 17  # column of the region that is made open in one type only
 
@@ -171,3 +173,20 @@ def test_runs_that_lack_a_side(kept, words, tmp_path):
     if kept == "atac":
         found = syncyte.top_regions(lacking, alone, label_key="cell_type", modality=kept, top=2)
         assert found.genes is None and len(found.types) == 8
+
+
+def test_the_linear_map_is_the_models_own_way(run):
+    model = run.model
+    leading = torch.randn(4, model.components, generator=torch.Generator().manual_seed(0))
+    context = torch.zeros(4, 2, 2)
+
+    def predicted(part: torch.Tensor) -> torch.Tensor:
+        """What the head says where the source alone is seen and the residual network is silent."""
+        return model.decode(Encoded(part @ model.mixes["atac"], part, context, {}, None, None), "rna")
+
+    with torch.no_grad():
+        moved = predicted(leading) - predicted(torch.zeros_like(leading))
+        torch.testing.assert_close(moved, leading @ model.linear_map("atac", "rna"), rtol=1e-4, atol=1e-5)
+        path, depth = model.paths["atac"], 100.0
+        expected = 1 / depth**0.5 / path.scale
+        torch.testing.assert_close(path.step(depth), expected, rtol=1e-3, atol=1e-4)

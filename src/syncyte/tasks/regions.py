@@ -45,6 +45,7 @@ from syncyte.tasks.trained import Trained
 from syncyte.types import Batch
 
 BLOCK = 1 << 16  # regions scored at once
+CELLS = 1024  # whose openings are counted at once
 FLOOR = 1.0  # added to both sides of a ratio, in units of the mean region: what is hardly ever open does not win
 FEW = 20  # cells of a label below which its list is called a rough guide
 MOST_LABELS = 500
@@ -235,8 +236,8 @@ def _observed(cells: Cells, name: str, codes: NDArray[np.int64], columns: NDArra
     """Openings of the chosen regions inside and outside their label, by passes over cells that have the modality."""
     count, wanted = len(columns), np.unique(columns)
     opened, total, measured = np.zeros((count, len(wanted))), np.zeros(count), np.zeros(count)
-    for rows, block in cells.blocks(name) if name in cells.modalities else ():
-        ones = sp.csr_matrix((np.ones(len(block.data)), block.indices, block.indptr), shape=block.shape)
+    for rows, block in cells.blocks(name, size=CELLS) if name in cells.modalities else ():
+        ones = sp.csr_matrix((np.ones(len(block.data), np.float32), block.indices, block.indptr), shape=block.shape)
         member = sp.csr_matrix((np.ones(len(rows)), (codes[rows], np.arange(len(rows)))), shape=(count, len(rows)))
         opened += (member @ ones[:, wanted]).toarray()
         total += member @ np.diff(block.indptr)
