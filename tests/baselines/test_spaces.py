@@ -67,7 +67,7 @@ def test_first_axis_of_lsi_is_depth():
 def test_counts_of_regions_are_only_looked_at_as_open():
     more = CELLS.regions.copy()
     more.data *= 7
-    for scaling in ("tfidf", "depth"):
+    for scaling in ("tfidf", "depth", "spectral"):
         plain, tripled = (Space(scaling, 4).fit(x).transform(x) for x in (CELLS.regions, more))
         assert np.array_equal(plain, tripled)
     assert opened(more).max() == 1 and more.max() == 7

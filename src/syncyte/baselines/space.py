@@ -44,27 +44,27 @@ class Space:
     @property
     def counts_open(self) -> bool:
         """Whether the scaling looks at open or closed only."""
-        return self.scaling in ("tfidf", "tfidf_rest", "depth")
+        return self.scaling in ("tfidf", "tfidf_rest", "depth", "spectral")
 
     whole: LSI | Spectral | None = None  # where a method does everything by itself
 
     def fit(self, counts: sp.csr_matrix) -> Self:
         """Learn scaling and axes from ``(n, f)`` counts of training cells."""
-        axes = min(self.components, *counts.shape)
-        if self.scaling in ("tfidf", "tfidf_rest"):
-            self.whole = LSI(axes, drop_first=self.scaling == "tfidf_rest", seed=self.seed).fit(counts)
+        axes, kind = min(self.components, *counts.shape), self.scaling
+        if kind == "tfidf" or kind == "tfidf_rest":
+            self.whole = LSI(axes, drop_first=kind == "tfidf_rest", seed=self.seed).fit(counts)
             return self
-        if self.scaling == "spectral":
+        if kind == "spectral":
             self.whole = Spectral(axes, self.seed).fit(counts)
             return self
-        if self.scaling == "log_cp10k":
+        if kind == "log_cp10k":
             scaled = log_cp10k(counts)
             self.center = column_means(scaled).astype(np.float32)
             matrix = plain_matrix(scaled, self.center)
         else:
             seen = opened(counts) if self.counts_open else counts
             totals = column_means(seen) * counts.shape[0]
-            self.residual = Residual.fit(self.scaling, totals, top=float(self.depth(counts).max(initial=1.0)))
+            self.residual = Residual.fit(kind, totals, top=float(self.depth(counts).max(initial=1.0)))
             matrix = ResidualMatrix.build(seen, self.residual)
             self.center = matrix.center
         self.loadings = svd(matrix, axes, self.seed, ITERATIONS)[2]

@@ -77,6 +77,31 @@ def depth_correlation(embedding: NDArray[np.floating], depth: ArrayLike) -> NDAr
     return np.divide(points.T @ level, length, out=np.zeros(points.shape[1]), where=length > 1e-12)
 
 
+def depth_explained(embedding: NDArray[np.floating], depth: ArrayLike) -> float:
+    """Share of the variance of log depth that all axes together explain in a linear fit, adjusted for their number.
+
+    Unlike the correlation of single axes it does not change when the axes are turned. 0 where nothing is explained or
+    depth does not vary; NaN with fewer cells than axes.
+    """
+    points = np.asarray(embedding, dtype=np.float64)
+    level = np.log1p(np.asarray(depth, dtype=np.float64))
+    cells, axes = points.shape
+    if cells <= axes + 1:
+        return float("nan")
+    points, level = points - points.mean(axis=0), level - level.mean()
+    whole = float((level**2).sum())
+    if whole < 1e-12:
+        return 0.0
+    rest = level - points @ np.linalg.lstsq(points, level, rcond=None)[0]
+    unexplained = float((rest**2).sum()) / (cells - axes - 1) * (cells - 1)
+    return float(np.clip(1.0 - unexplained / whole, 0.0, 1.0))
+
+
+def score_clusters(embedding: ArrayLike, labels: ArrayLike, seed: int = 0) -> dict[str, float]:
+    """``leiden_agreement`` of an ``(n, d)`` embedding alone, without the other scores."""
+    return leiden_agreement(nearest(np.asarray(embedding, dtype=np.float64), 15), labels, seed)
+
+
 def score_embedding(
     embedding: ArrayLike,
     *,

@@ -13,6 +13,7 @@ import pandas as pd
 
 from syncyte.report import sections as write
 from syncyte.report.base import Report, Section
+from syncyte.report.depth import depth_section
 from syncyte.tasks.result import Evaluation
 
 TITLES = {"embed": "Embedding", "integrate": "Integration"}
@@ -65,6 +66,8 @@ def _section(key: str, evaluation: Evaluation, tables: Mapping[str, pd.DataFrame
             if f"{key} {word}" in evaluation.text
         }
         return write.translation(key, own, arrays, model, {"note": text, **words}, more)
+    if key == "depth" and own is not None:
+        return depth_section(own, tables.get("depth equal"), model, text)
     title = TITLES.get(key, f"{key[0].upper()}{key[1:]}")
     if own is None:
         return Section(title, text=text, tables=more, data=dict(arrays))

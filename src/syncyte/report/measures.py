@@ -42,6 +42,10 @@ _UP = {
     "macro_f1": ("macro F1", "F1, mean of classes: rare classes count as much as common ones"),
     "nmi": ("NMI", "agreement of clusters and labels"),
     "ari": ("ARI", "agreement of clusters and labels, corrected for chance"),
+    "nmi_equal": ("NMI at equal depth", "NMI of cells thinned to one depth"),
+    "nmi_full": ("NMI at full depth", "NMI of the same cells as they are"),
+    "ari_equal": ("ARI at equal depth", "ARI of cells thinned to one depth"),
+    "ari_full": ("ARI at full depth", "ARI of the same cells as they are"),
     "asw_label": ("ASW label", "silhouette of labels, scaled to 0..1"),
     "asw_batch": ("ASW batch", "mixing of technical batches within labels by silhouette; 1 is mixed"),
     "ilisi": ("iLISI", "mixing of technical batches among neighbours; 1 is mixed"),
@@ -61,6 +65,11 @@ _NEITHER = {
     "level_ratio": ("level ratio", "predicted over observed level; 1 is calibrated"),
     "prevalence": ("prevalence", "mean share of open cells, what AUPRC reaches by chance"),
     "depth_r": ("depth r", "largest correlation of an axis with log depth; depth can be biology, so it is not judged"),
+    "depth_r2": ("depth R2", "share of log depth that all axes together explain in a linear fit"),
+    "depth_r_in_type": ("depth r within type", "largest correlation of an axis with log depth within cell types"),
+    "depth_r_equal": ("depth r, equal", "the same with the former depth, after thinning: what is left is biology"),
+    "depth_r_full": ("depth r, full", "largest correlation of an axis with log depth, same cells as they are"),
+    "axis": ("axis", "number of the axis that follows depth most"),
     "features": ("features", "how many features were scored"),
 }
 MEASURES = {
