@@ -26,7 +26,7 @@ def report_from_evaluation(evaluation: Evaluation) -> Report:
     curves = tables.pop("training", None)
     parts: dict[str, Section] = {}
     keys = [key for key in dict.fromkeys([*tables, *evaluation.arrays]) if not key.startswith("umap")]
-    main = [key for key in keys if key in TITLES or key == "annotate" or _direction(key)]
+    main = [key for key in keys if key in TITLES or key in ("annotate", "depth") or _direction(key)]
     main += [key for key in keys if not any(key == one or key.startswith(f"{one} ") for one in main)]
     umaps = {key: arrays for key, arrays in evaluation.arrays.items() if key.startswith("umap")}
     for key, arrays in umaps.items():

@@ -42,6 +42,8 @@ _UP = {
     "macro_f1": ("macro F1", "F1, mean of classes: rare classes count as much as common ones"),
     "nmi": ("NMI", "agreement of clusters and labels"),
     "ari": ("ARI", "agreement of clusters and labels, corrected for chance"),
+    "nmi_fixed": ("NMI, fixed", "NMI of the clusters at resolution 1, which no label chose"),
+    "ari_fixed": ("ARI, fixed", "ARI of the clusters at resolution 1, which no label chose"),
     "nmi_equal": ("NMI at equal depth", "NMI of cells thinned to one depth"),
     "nmi_full": ("NMI at full depth", "NMI of the same cells as they are"),
     "ari_equal": ("ARI at equal depth", "ARI of cells thinned to one depth"),

@@ -31,7 +31,9 @@ from syncyte.modalities import modalities
 from syncyte.tasks.embed import embed_cells
 from syncyte.tasks.trained import Trained
 
-EMBED_COLUMNS = ("bio", "nmi", "ari", "asw_label", "clisi", "graph_connectivity", "depth_r")
+EMBED_COLUMNS = (
+    *("bio", "nmi", "ari", "nmi_fixed", "ari_fixed", "asw_label", "clisi", "graph_connectivity", "depth_r"),
+)
 INTEGRATE_COLUMNS = (
     *("overall", "bio", "batch", "nmi", "ari", "asw_label", "clisi", "asw_batch", "ilisi", "graph_connectivity"),
     "isolated_labels",
