@@ -132,8 +132,8 @@ def score_embedding(
 
     Returns
     -------
-    ``nmi``, ``ari``, ``nmi_fixed``, ``ari_fixed``, ``asw_label``, ``clisi``, ``graph_connectivity``, ``bio`` with labels;
-    ``ilisi`` with batches; ``asw_batch``, ``isolated_labels``, ``batch``, ``overall`` with both.
+    ``nmi``, ``ari``, ``nmi_fixed``, ``ari_fixed``, ``asw_label``, ``clisi``, ``graph_connectivity``, ``bio`` with
+    labels; ``ilisi`` with batches; ``asw_batch``, ``isolated_labels``, ``batch``, ``overall`` with both.
     """
     points = np.asarray(embedding, dtype=np.float64)
     if points.ndim != 2 or not np.isfinite(points).all():
