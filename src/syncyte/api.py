@@ -372,7 +372,7 @@ def evaluate(
     unclear
         Labels that mean no class (doublets, unassigned); their cells count as unlabelled.
     peers
-        Also train MultiVI, scVI, scANVI and CellTypist, where they are installed: minutes to hours.
+        Also train MultiVI, scVI, scANVI, CellTypist, PeakVI, PoissonVI, SnapATAC2, where installed: minutes to hours.
     genome
         As in ``read``; with a reference folder that has genes, gene activity is among the baselines, and regions have
         their nearest genes.

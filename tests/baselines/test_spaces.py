@@ -11,7 +11,7 @@ from syncyte.baselines.space import Space
 from syncyte.errors import ConfigError
 
 CELLS = simulate()
-SCALINGS = ["log_cp10k", "pearson", "tfidf", "depth"]
+SCALINGS = ["log_cp10k", "pearson", "tfidf", "tfidf_rest", "depth", "spectral"]
 
 
 def counts_for(scaling: str) -> sp.csr_matrix:
@@ -67,7 +67,7 @@ def test_first_axis_of_lsi_is_depth():
 def test_counts_of_regions_are_only_looked_at_as_open():
     more = CELLS.regions.copy()
     more.data *= 7
-    for scaling in ("tfidf", "depth"):
+    for scaling in ("tfidf", "depth", "spectral"):
         plain, tripled = (Space(scaling, 4).fit(x).transform(x) for x in (CELLS.regions, more))
         assert np.array_equal(plain, tripled)
     assert opened(more).max() == 1 and more.max() == 7
@@ -75,9 +75,9 @@ def test_counts_of_regions_are_only_looked_at_as_open():
 
 def test_small_and_empty_cells_are_fine():
     few = sp.vstack([CELLS.regions[:6], sp.csr_matrix((1, 300), dtype=np.float32)], format="csr")
-    for scaling in ("tfidf", "depth"):
+    for scaling, axes in (("tfidf", 7), ("depth", 7), ("tfidf_rest", 6)):
         scores = Space(scaling, 30).fit(few).transform(few)
-        assert scores.shape == (7, 7) and np.isfinite(scores).all()
+        assert scores.shape == (7, axes) and np.isfinite(scores).all()
 
 
 def test_unknown_scaling_names_the_nearest():

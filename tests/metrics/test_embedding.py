@@ -5,7 +5,13 @@ import pytest
 
 from syncyte.errors import DataError
 from syncyte.metrics import embedding
-from syncyte.metrics.embedding import depth_correlation, score_embedding, silhouette_batch
+from syncyte.metrics.embedding import (
+    depth_correlation,
+    depth_explained,
+    score_clusters,
+    score_embedding,
+    silhouette_batch,
+)
 from syncyte.metrics.neighbors import graph_connectivity, lisi, nearest
 
 # scib-metrics 0.5.10 on ``toy()`` with exact neighbours (90 for LISI, 15 for graphs, the cell itself included):
@@ -42,6 +48,8 @@ def test_agrees_with_scib_metrics():
     bio = np.mean([scores[name] for name in ("nmi", "ari", "asw_label", "clisi")])
     batch = np.mean([scores[name] for name in ("asw_batch", "ilisi", "graph_connectivity")])
     assert scores["overall"] == pytest.approx(0.6 * bio + 0.4 * batch)
+    assert 0 < scores["nmi_fixed"] <= scores["nmi"]
+    assert score_clusters(points, labels)["nmi"] == scores["nmi"]
     assert scores == score_embedding(points, labels=labels, batches=batches)
 
 
@@ -89,6 +97,17 @@ def test_depth_correlation_by_axis():
     found = depth_correlation(axes, depth)
     assert found[0] == pytest.approx(-1) and abs(found[1]) < 0.15 and found[2] == 0
     assert score_embedding(axes, depth=depth) == {"depth_r": pytest.approx(1)}
+
+
+def test_depth_hidden_by_turned_axes_is_still_explained():
+    rng = np.random.default_rng(0)
+    depth = rng.gamma(2, 100, 600)
+    axes = np.column_stack([np.log1p(depth), rng.normal(size=(600, 7)) * np.log1p(depth).std()])
+    turned = axes @ np.linalg.qr(rng.normal(size=(8, 8)))[0]
+    assert np.abs(depth_correlation(turned, depth)).max() < 0.9
+    assert depth_explained(turned, depth) == pytest.approx(1) == depth_explained(axes, depth)
+    assert depth_explained(rng.normal(size=(600, 30)), depth) < 0.05
+    assert depth_explained(axes, np.full(600, 7)) == 0 and np.isnan(depth_explained(axes[:5], depth[:5]))
 
 
 def test_silhouettes_of_many_cells_take_a_draw(monkeypatch):

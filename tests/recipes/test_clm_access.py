@@ -69,6 +69,22 @@ def test_a_table_that_learns_is_kept_and_resumed_alike(data, tmp_path):
     assert torch.equal(after, again.model.paths["atac"].table)
 
 
+def test_axes_are_freed_of_depth_and_noise_counts_less(data, tmp_path):
+    given = {"modality": "atac", "batch_key": None}
+    free = train(data["atac"].copy(), tmp_path / "free", **given)
+    plain = train(
+        data["atac"].copy(), tmp_path / "plain", settings=["embedding.depth=null", "embedding.floor=false"], **given
+    )
+    depth = np.log(np.asarray((data["atac"].X > 0).sum(axis=1)).ravel())
+    left, before = (
+        np.abs([np.corrcoef(axis, depth)[0, 1] for axis in syncyte.embed(run, data).obsm["X_syncyte"].T]).max()
+        for run in (free, plain)
+    )
+    assert left < 0.1 < before
+    scales = [run.axes["embedding.scale"] for run in (free, plain)]
+    assert (np.diff(scales[0]) <= 0).all() and scales[0][-1] / scales[0][0] < 0.5 * scales[1][-1] / scales[1][0]
+
+
 def test_the_start_takes_cells_up_to_its_entries(data):
     cells = cells_of(data)
     assert len(_within(cells, 10**9, 0)) == len(cells)

@@ -115,6 +115,7 @@ def test_cells_without_counts_get_a_finite_vector(tiny_run):
 
 
 def test_axes_are_weighed_by_their_strength(tiny_run, tiny_data):
-    assert tiny_run.strength[0] == 1 and (np.diff(tiny_run.strength) <= 1e-6).all()
+    scale = tiny_run.axes["embedding.scale"]
+    assert scale[0] == 1 and (np.diff(scale) <= 1e-6).all()
     spread = syncyte.embed(tiny_run, tiny_data["rna"].copy()).obsm["X_syncyte"].std(axis=0)
     assert spread[0] == spread.max()

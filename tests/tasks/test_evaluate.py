@@ -24,6 +24,7 @@ from syncyte.tasks.compare_translate import gene_starts
 from syncyte.tasks.evaluate import evaluate_cells
 from syncyte.tasks.result import Result
 from syncyte.tasks.trained import load_trained
+from syncyte.tasks.work import sample_cells
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +210,8 @@ def test_annotation_stands_beside_baselines(world):
     evaluate._annotate(work)
     table = work.tables["annotate"]
     assert table.loc["syncyte tiny", "accuracy"] == 1.0 and table.loc["syncyte tiny", "ece"] == pytest.approx(0.1)
-    assert sum("logistic" in name for name in table.index) == 2
+    assert sum("logistic" in name for name in table.index) == 6  # plain and balanced, on three spaces of the regions
+    assert any("LSI without its first axis" in name for name in table.index)
     assert (table["accuracy_low"] <= table["accuracy"]).all() and "2 technical batches" in work.text["annotate"]
     best = table.drop(index="syncyte tiny")["accuracy"].max()
     assert table.loc["majority class", "accuracy"] < best
@@ -263,9 +265,9 @@ def test_columns_of_the_run_may_be_absent_others_may_not(world):
 def test_large_sets_are_sampled_and_tiny_ones_refused(world):
     _, held, _ = world
     notes: list[str] = []
-    assert len(evaluate._sample(held, 50, 0, "held-out", notes)) == 50 and "random 50" in notes[0]
+    assert len(sample_cells(held, 50, 0, "held-out", notes)) == 50 and "random 50" in notes[0]
     with pytest.raises(DataError, match="at least 20"):
-        evaluate._sample(held.take(np.arange(3)), 50, 0, "held-out", notes)
+        sample_cells(held.take(np.arange(3)), 50, 0, "held-out", notes)
 
 
 def _work(world) -> evaluate.Work:

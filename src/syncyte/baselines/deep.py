@@ -57,12 +57,12 @@ def scvi_embedding(
     """
     import anndata
 
-    scvi = _scvi(seed)
-    cells = anndata.AnnData(sp.csr_matrix(counts, dtype=np.float32), obs=_obs(counts.shape[0], batches))
+    scvi = load_scvi(seed)
+    cells = anndata.AnnData(sp.csr_matrix(counts, dtype=np.float32), obs=batch_table(counts.shape[0], batches))
     scvi.model.SCVI.setup_anndata(cells, batch_key="batch")
     model = scvi.model.SCVI(cells)
     model.train(max_epochs=epochs, early_stopping=early_stopping, enable_progress_bar=False)
-    return Trained(np.asarray(model.get_latent_representation(), dtype=np.float32), _epochs(model))
+    return Trained(np.asarray(model.get_latent_representation(), dtype=np.float32), epochs_run(model))
 
 
 class ScAnvi:
@@ -76,7 +76,7 @@ class ScAnvi:
 
     def fit(self, counts: sp.csr_matrix, labels: ArrayLike) -> Self:
         """Train scVI with early stopping, then scANVI from it for its default number of epochs."""
-        scvi = _scvi(self.seed)
+        scvi = load_scvi(self.seed)
         cells = self._cells(counts, labels)
         scvi.model.SCVI.setup_anndata(cells, labels_key="label")
         first = scvi.model.SCVI(cells)
@@ -95,7 +95,7 @@ class ScAnvi:
     def _cells(self, counts: sp.csr_matrix, labels: ArrayLike) -> Any:
         import anndata
 
-        obs = _obs(counts.shape[0], np.zeros(counts.shape[0], dtype=int))
+        obs = batch_table(counts.shape[0], np.zeros(counts.shape[0], dtype=int))
         obs["label"] = pd.Categorical(np.asarray(labels).astype(str))
         return anndata.AnnData(sp.csr_matrix(counts, dtype=np.float32), obs=obs)
 
@@ -118,12 +118,12 @@ class MultiVI:
 
     def fit(self, source: sp.csr_matrix, target: sp.csr_matrix) -> Self:
         """Train on paired counts; ``epochs`` then says how many were used."""
-        scvi = _scvi(self.seed)
+        scvi = load_scvi(self.seed)
         self.width = target.shape[1]
         cells = self._paired(source, target)
         self.model = scvi.model.MULTIVI(cells)
         self.model.train(max_epochs=self.most, early_stopping=True, enable_progress_bar=False)
-        self.epochs = _epochs(self.model)
+        self.epochs = epochs_run(self.model)
         if self.target == "open":
             self.level = MeanTimesDepth("open").fit(source, target)
         else:
@@ -144,10 +144,10 @@ class MultiVI:
         import anndata
         import mudata
 
-        scvi = _scvi(self.seed)
+        scvi = load_scvi(self.seed)
         regions, genes = (target, source) if self.target == "open" else (source, target)
         parts = {"genes": sp.csr_matrix(genes, dtype=np.float32), "regions": opened(regions)}
-        obs = _obs(source.shape[0], np.zeros(source.shape[0], dtype=int))
+        obs = batch_table(source.shape[0], np.zeros(source.shape[0], dtype=int))
         both = mudata.MuData({name: anndata.AnnData(part, obs=obs.copy()) for name, part in parts.items()})
         for name, part in both.mod.items():
             part.var_names = [f"{name}{number}" for number in range(part.n_vars)]
@@ -204,21 +204,29 @@ class OnDisk:
         return block if self.scale is None else limited(-np.expm1(-block * self.scale[:, None]), "open")
 
 
-def _scvi(seed: int) -> ModuleType:
+def load_scvi(seed: int, purpose: str = "The scVI and MultiVI baselines") -> ModuleType:
+    """Import scvi-tools, quiet and with its seed set.
+
+    Raises
+    ------
+    MissingExtraError
+        Where it is not installed; ``purpose`` says what needs it.
+    """
     try:
         import scvi
     except ImportError:
-        raise MissingExtraError("scvi-tools", "bench", "The scVI and MultiVI baselines") from None
+        raise MissingExtraError("scvi-tools", "bench", purpose) from None
     scvi.settings.seed = seed  # the library knows no other way
     scvi.settings.verbosity = 40
     return scvi
 
 
-def _obs(cells: int, batches: ArrayLike) -> pd.DataFrame:
+def batch_table(cells: int, batches: ArrayLike) -> pd.DataFrame:
+    """Table of cells with their technical batch as a category."""
     names = pd.Categorical(np.asarray(batches).astype(str))
     return pd.DataFrame({"batch": names}, index=[f"cell{number}" for number in range(cells)])
 
 
-def _epochs(model: Any) -> int:
+def epochs_run(model: Any) -> int:
     """Epochs that were run, from the training history."""
     return len(next(iter(model.history.values())))

@@ -193,7 +193,10 @@ def evaluate(
     label_key: options.LabelKey = None,
     unclear: options.Unclear = None,
     peers: Annotated[
-        bool, typer.Option("--peers", help="Train MultiVI, scVI, scANVI and CellTypist too: minutes to hours.")
+        bool,
+        typer.Option(
+            "--peers", help="Train MultiVI, scVI, scANVI, CellTypist, PeakVI, PoissonVI, SnapATAC2 too: hours."
+        ),
     ] = False,
     batch_size: options.BatchSize = None,
     modality: options.Modality = None,

@@ -229,6 +229,11 @@ def _residual_network(inputs: int, outputs: int, sizes: CellSizes) -> nn.Sequent
     )
 
 
+def gated_latent(model: CellModel, encoded: Encoded) -> Float[Tensor, "b k"]:
+    """Latent with the learned residual shrunk by the mean gate of the targets."""
+    return encoded.base + model.gate.mean() * (encoded.latent - encoded.base)
+
+
 def everything(batch: Batch) -> dict[str, Visible]:
     """All that was measured is visible."""
     return {name: Visible(present) for name, present in batch.present.items()}

@@ -73,6 +73,18 @@ class MaskingConfig(Config):
     thinning: dict[str, float] = {}
 
 
+class EmbeddingConfig(Config):
+    """What an embedding makes of the latents.
+
+    ``floor`` scales the axes of a run with one modality by how far their singular values rise above the last one, not
+    by the values themselves: the last ones are noise. ``depth`` is the largest correlation an axis may keep with log
+    depth of the training cells, the rest is taken out; None leaves depth as it is.
+    """
+
+    floor: bool = False
+    depth: float | None = None
+
+
 class CellRecipe(Config):
     """Everything that decides a cell model.
 
@@ -98,6 +110,7 @@ class CellRecipe(Config):
     masking: MaskingConfig
     stages: dict[str, StageConfig]
     gate: bool = True
+    embedding: EmbeddingConfig = EmbeddingConfig()
 
 
 @dataclass(frozen=True)

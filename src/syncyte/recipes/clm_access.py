@@ -31,6 +31,7 @@ def _recipe(preset: str, epochs: tuple[float, float, float], **changes: Any) -> 
         "samples": {"atac": 4096},
         "tied": True,
         "validation_cells": 1000,
+        "embedding": {"floor": True, "depth": 0.05},
         "likelihood": {"rna": "gaussian", "atac": "profile"},
         "masking": {
             "ratio": {"rna": 0.2, "atac": 0.3},

@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from syncyte.data.cells import Cells
 from syncyte.data.split import Split, choose_validation, hold_out
 from syncyte.errors import ConfigError, DataError
 from syncyte.models.cell import CellModel, without
+from syncyte.recipes.axes import embedding_axes
 from syncyte.recipes.base import Assembled, CellRecipe, assemble, loader_maker, recipes
 from syncyte.train.checkpoint import save_checkpoint
 from syncyte.train.distributed import Worker, start_worker
@@ -100,7 +103,8 @@ def train_recipe(
             gates = choose_gates(built.model, loader, worker, 1.0 if config.start.mode == "none" else KEPT)
         if worker.rank == 0:
             facts = _facts(built, cells, report, gates, notes, batch_key, label_key, command)
-            _save(folder.path, built, facts)
+            axes = embedding_axes(built, cells, worker.device, seed)
+            _save(folder.path, built, facts, axes)
         worker.barrier()
     return Path(out)
 
@@ -170,7 +174,7 @@ def _facts(
     }
 
 
-def _save(run: Path, built: Assembled, facts: dict[str, Any]) -> None:
+def _save(run: Path, built: Assembled, facts: dict[str, Any], axes: dict[str, NDArray[np.float32]]) -> None:
     weights = built.model.state_dict()
     digest = hashlib.sha256(json.dumps(json_ready(facts["config"]), sort_keys=True).encode())
     for name in sorted(weights):
@@ -198,7 +202,7 @@ def _save(run: Path, built: Assembled, facts: dict[str, Any]) -> None:
         weights=weights,
         recipe={**facts, "fingerprint": digest.hexdigest()[:16]},
         vocabularies=built.vocabularies,
-        preprocessing={f"{name}.strength": built.start.encoders[name].strength for name in built.vocabularies},
+        preprocessing={f"{name}.strength": built.start.encoders[name].strength for name in built.vocabularies} | axes,
         card=card,
         metrics=metrics,
     )

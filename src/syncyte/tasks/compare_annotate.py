@@ -1,8 +1,9 @@
 """Annotation beside its baselines: the same labelled reference, the same held-out cells, the same modalities.
 
-Baselines stand on linear spaces of the reference: PCA of Pearson residuals for counts, LSI for open regions, side by
-side where cells have both. Logistic regression is printed plain and class-balanced, its strength chosen on a held-out
-part of the reference. Leaves out: how the model learns labels (``tasks.annotate``).
+Baselines stand on spaces of the reference: PCA of Pearson residuals for counts; LSI, LSI without its first axis and the
+spectral embedding for open regions; side by side where cells have both. Logistic regression is printed plain and
+class-balanced, its strength chosen on a held-out part of the reference. Leaves out: how the model learns labels
+(``tasks.annotate``).
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ from syncyte.tasks.compare_translate import units_of, with_intervals
 from syncyte.tasks.trained import Trained
 
 COLUMNS = ("accuracy", "macro_f1", "balanced_accuracy", "ece")
-SPACES: dict[Kind, tuple[Scaling, str]] = {
-    "pearson": ("pearson", "PCA of Pearson residuals"),
-    "depth": ("tfidf", "LSI"),
+SPACES: dict[Kind, tuple[tuple[Scaling, str], ...]] = {
+    "pearson": (("pearson", "PCA of Pearson residuals"),),
+    "depth": (("tfidf", "LSI"), ("tfidf_rest", "LSI without its first axis"), ("spectral", "spectral embedding")),
 }
 AXES = 50
 
@@ -142,29 +143,41 @@ def _fitted(
 ) -> dict[str, tuple[Any, Classifier]]:
     """Fitted baselines by name, each with what it predicts from."""
     labels = reference.column(label_key).astype(str).to_numpy()
-    known, new, words = [], [], []
-    markers: dict[str, tuple[Any, Classifier]] = {}
+    spaces, markers = _spaces(held, reference, seed), {}
     for name in reference.modalities:
-        x, seen = reference.counts(name), held.counts(name)
-        kind = modalities[name].residual
-        space = Space(SPACES[kind][0], AXES, seed).fit(x)
-        known.append(space.transform(x))
-        new.append(space.transform(seen))
-        words.append(SPACES[kind][1])
-        if kind == "pearson":
-            markers["marker scores"] = (seen, MarkerScores().fit(x, labels))
-    where = " + ".join(words)
-    old, fresh = np.hstack(known), np.hstack(new)
+        if modalities[name].residual == "pearson":
+            marked = MarkerScores().fit(reference.counts(name), labels)
+            markers["marker scores"] = (held.counts(name), marked)
     split = choose_validation(reference.column(batch_key) if batch_key else None, len(reference), seed=seed)
     found: dict[str, tuple[Any, Classifier]] = {}
-    for balanced, kind_of in ((False, "plain"), (True, "balanced")):
-        trial = LogisticClassifier(balanced).tuned(
-            old[split.train], labels[split.train], old[split.validation], labels[split.validation]
-        )
-        model = LogisticClassifier(balanced, trial.strength).fit(old, labels)
-        found[f"logistic regression, {kind_of}, {where}"] = (fresh, model)
-    found[f"kNN-15, {where}"] = (fresh, NeighborClassifier().fit(old, labels))
-    return {**found, **markers, "majority class": (fresh, MajorityClassifier().fit(old, labels))}
+    for where, (old, fresh) in spaces.items():
+        for balanced, kind_of in ((False, "plain"), (True, "balanced")):
+            trial = LogisticClassifier(balanced).tuned(
+                old[split.train], labels[split.train], old[split.validation], labels[split.validation]
+            )
+            model = LogisticClassifier(balanced, trial.strength).fit(old, labels)
+            found[f"logistic regression, {kind_of}, {where}"] = (fresh, model)
+        found[f"kNN-15, {where}"] = (fresh, NeighborClassifier().fit(old, labels))
+    first = next(iter(spaces.values()))
+    return {**found, **markers, "majority class": (first[1], MajorityClassifier().fit(first[0], labels))}
+
+
+def _spaces(held: Cells, reference: Cells, seed: int) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Axes of the reference and of the held-out cells, every space of one modality beside every one of the others."""
+    none = np.zeros((len(reference), 0), np.float32), np.zeros((len(held), 0), np.float32)
+    found = {"": none}
+    for name in reference.modalities:
+        x, seen = reference.counts(name), held.counts(name)
+        more = {}
+        for scaling, words in SPACES[modalities[name].residual]:
+            space = Space(scaling, AXES, seed)
+            more[words] = (space.fit_transform(x), space.transform(seen))
+        found = {
+            " + ".join(filter(None, (before, words))): (np.hstack([left[0], old]), np.hstack([left[1], new]))
+            for before, left in found.items()
+            for words, (old, new) in more.items()
+        }
+    return found
 
 
 def _peers(

@@ -1,20 +1,24 @@
 """Embedding and integration beside their baselines: types apart, technical batches mixed, depth kept out.
 
 Baselines are fitted on the reference and applied to the held-out cells, as the model is; Harmony, which knows no new
-cells, is fitted on the cells it is scored on, like the model's integration. Leaves out scVI (``benchmarks``).
+cells, is fitted on the cells it is scored on, like the model's integration. Every method is a function of cells, so
+that it can be asked again about other cells (``compare_depth``). Leaves out MultiVI (``compare_translate``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from syncyte.baselines.deep import scvi_embedding
+from syncyte.baselines.deep_atac import PeakVi, PoissonVi, load_snapatac, snapatac_embedding
 from syncyte.baselines.integrate import harmony_embedding
 from syncyte.baselines.residual import Kind
 from syncyte.baselines.space import Scaling, Space
@@ -27,20 +31,46 @@ from syncyte.modalities import modalities
 from syncyte.tasks.embed import embed_cells
 from syncyte.tasks.trained import Trained
 
-EMBED_COLUMNS = ("bio", "nmi", "ari", "asw_label", "clisi", "graph_connectivity", "depth_r")
+EMBED_COLUMNS = (
+    *("bio", "nmi", "ari", "nmi_fixed", "ari_fixed", "asw_label", "clisi", "graph_connectivity", "depth_r"),
+)
 INTEGRATE_COLUMNS = (
     *("overall", "bio", "batch", "nmi", "ari", "asw_label", "clisi", "asw_batch", "ilisi", "graph_connectivity"),
     "isolated_labels",
 )
 SPACES: dict[Kind, tuple[tuple[Scaling, str], ...]] = {
     "pearson": (("log_cp10k", "PCA"), ("pearson", "PCA of Pearson residuals")),
-    "depth": (("tfidf", "LSI"),),
+    "depth": (
+        ("tfidf", "LSI"),
+        ("tfidf_rest", "LSI without its first axis"),
+        ("depth", "PCA of depth residuals"),
+        ("spectral", "spectral embedding"),
+    ),
 }
+PEERS: dict[Kind, tuple[type[PeakVi], ...]] = {"pearson": (), "depth": (PeakVi, PoissonVi)}
 AXES = 30
 MOST_PAIRS = 5_000
 
 Embedding = NDArray[np.float32]
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A fitted method: aligned cells to their embedding, and the modalities it reads."""
+
+    embed: Callable[[Cells], Embedding]
+    reads: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Table of methods, the methods, what each gave for the held-out cells (the model's under its name), and notes."""
+
+    table: pd.DataFrame
+    methods: Mapping[str, Method]
+    found: Mapping[str, Embedding]
+    notes: list[str] = field(default_factory=list)
 
 
 def compare_embeddings(
@@ -50,49 +80,106 @@ def compare_embeddings(
     reference: Cells,
     labels: NDArray[Any] | None,
     *,
+    peers: bool = False,
     seed: int = 0,
     say: Say = lambda text: None,
-) -> tuple[pd.DataFrame, Embedding]:
-    """Table of methods, and the embedding of the model.
+) -> Embedded:
+    """Embed the held-out cells by the model and by every baseline, and score it.
 
     Parameters
     ----------
     held, reference
         Aligned cells. Embeddings of one modality alone are scored where all held-out cells have it.
     labels
-        ``(n,)`` cell types; without them only the correlation with depth is scored.
+        ``(n,)`` cell types, ``""`` where a cell has none: such a cell counts in the correlation with depth only.
+        Without labels nothing else is scored.
+    peers
+        Also train PeakVI and PoissonVI on open regions, and run SnapATAC2, where they are installed.
     """
     whole = [mod for mod in held.modalities if held.present(mod).all()]
     depth = {mod: depths(held, mod) for mod in whole}
-    own: Embedding = embed_cells(trained, held, seed=seed).obsm["X_syncyte"]
-    found: dict[str, tuple[Embedding, Sequence[str]]] = {name: (own, whole)}
-    if len(held.modalities) > 1:
-        for mod in whole:
-            found[f"{name}, {mod} alone"] = (embed_cells(trained, held.only([mod])).obsm["X_syncyte"], [mod])
-    found |= baseline_spaces(held, reference, whole, seed)
-    rows = {}
-    for method, (embedding, read) in found.items():
+    notes: list[str] = []
+    methods = model_methods(trained, name, held.modalities, whole, seed) | fitted_spaces(reference, whole, seed)
+    methods |= fitted_peers(reference, whole, seed, say, notes) if peers else {}
+    known = None if labels is None else np.flatnonzero(labels != "")
+    rows, found = {}, {}
+    for method, how in methods.items():
         say(f"embed: {method}")
-        scores = score_embedding(embedding, labels=labels, seed=seed)
-        strongest = [np.abs(depth_correlation(embedding, depth[mod])).max() for mod in read]
+        found[method] = how.embed(held)
+        scores: dict[str, float] = {}
+        if labels is not None and known is not None and len(known):
+            scores = score_embedding(found[method][known], labels=labels[known], seed=seed)
+        strongest = [np.abs(depth_correlation(found[method], depth[mod])).max(initial=0.0) for mod in how.reads]
         scores["depth_r"] = float(max(strongest, default=np.nan))
         rows[method] = scores
-    return _table(rows, EMBED_COLUMNS), own
+    return Embedded(_table(rows, EMBED_COLUMNS), methods, found, notes)
 
 
-def baseline_spaces(
-    held: Cells, reference: Cells, names: Sequence[str], seed: int
-) -> dict[str, tuple[Embedding, Sequence[str]]]:
-    """Linear spaces of the reference that hold the cells, by name, with the modality each reads."""
-    found: dict[str, tuple[Embedding, Sequence[str]]] = {}
+def model_methods(
+    trained: Trained, name: str, every: Sequence[str], whole: Sequence[str], seed: int
+) -> dict[str, Method]:
+    """Give the model, and the model that sees one modality of several alone."""
+    found = {name: Method(lambda cells: embed_cells(trained, cells, seed=seed).obsm["X_syncyte"], whole)}
+    for mod in whole if len(every) > 1 else []:
+        found[f"{name}, {mod} alone"] = Method(partial(_alone, trained, mod), [mod])
+    return found
+
+
+def _alone(trained: Trained, mod: str, cells: Cells) -> Embedding:
+    return embed_cells(trained, cells.only([mod])).obsm["X_syncyte"]
+
+
+def fitted_spaces(reference: Cells, names: Sequence[str], seed: int) -> dict[str, Method]:
+    """Spaces of the reference, by name, for each of the modalities."""
+    found: dict[str, Method] = {}
     for mod in names:
         if mod not in reference.modalities:
             continue
-        counts, seen = reference.take(reference.present(mod)).counts(mod), held.counts(mod)
+        counts = reference.take(reference.present(mod)).counts(mod)
         for scaling, words in SPACES[modalities[mod].residual]:
             space = Space(scaling, AXES, seed).fit(counts)
-            found[f"{words} ({mod})"] = (space.transform(seen), [mod])
+            found[f"{words} ({mod})"] = Method(partial(_transformed, space, mod), [mod])
     return found
+
+
+def _transformed(model: Space | PeakVi, mod: str, cells: Cells) -> Embedding:
+    return model.transform(cells.counts(mod))
+
+
+def fitted_peers(reference: Cells, names: Sequence[str], seed: int, say: Say, notes: list[str]) -> dict[str, Method]:
+    """Peers of open regions, trained on the reference without a batch covariate: batches of new cells are unknown.
+
+    SnapATAC2 places only cells it is fitted on, so it sees the cells to be scored, and its name says so.
+    """
+    found: dict[str, Method] = {}
+    for mod in names:
+        kind = modalities[mod].residual
+        if mod not in reference.modalities or not PEERS[kind]:
+            continue
+        counts = reference.take(reference.present(mod)).counts(mod)
+        for peer in PEERS[kind]:
+            try:
+                say(f"embed: {peer.words} ({mod}) is trained")
+                model = peer(seed=seed).fit(counts)
+            except MissingExtraError as error:
+                notes.append(f"{peer.words} is left out: {error}")
+                continue
+            notes.append(f"{peer.words} ({mod}): {model.epochs} epochs.")
+            found[f"{peer.words} ({mod})"] = Method(partial(_transformed, model, mod), [mod])
+        try:
+            load_snapatac()
+            found[f"SnapATAC2, fitted on the scored cells too ({mod})"] = Method(
+                partial(_together, counts, mod, seed), [mod]
+            )
+        except MissingExtraError as error:
+            notes.append(f"SnapATAC2 is left out: {error}")
+    return found
+
+
+def _together(counts: sp.csr_matrix, mod: str, seed: int, cells: Cells) -> Embedding:
+    """SnapATAC2 of known cells and these, of which these are given back."""
+    both = sp.vstack([counts, cells.counts(mod)], format="csr")
+    return snapatac_embedding(both, AXES, seed)[counts.shape[0] :]
 
 
 def compare_integration(
@@ -109,7 +196,8 @@ def compare_integration(
 ) -> tuple[pd.DataFrame, Embedding, list[str]]:
     """Table of methods on cells of several technical batches, the model's integrated embedding, and notes.
 
-    ``peers`` trains scVI on counts too, where it is installed.
+    ``peers`` also trains scVI on counts, PeakVI and PoissonVI on open regions, with the batch as covariate, and runs
+    SnapATAC2, which knows no batches; where they are installed.
     """
     from syncyte.tasks.integrate import integrate_cells
 
@@ -121,22 +209,42 @@ def compare_integration(
     ]
     found: dict[str, Embedding] = {name: own, f"{name}, not integrated": embed_cells(trained, cells).obsm["X_syncyte"]}
     whole = [mod for mod in cells.modalities if cells.present(mod).all()]
-    for method, (embedding, _) in baseline_spaces(cells, reference, whole, seed).items():
-        found[method] = embedding
+    for method, how in fitted_spaces(reference, whole, seed).items():
+        embedding = found[method] = how.embed(cells)
         try:
             say(f"integrate: Harmony on {method}")
             found[f"Harmony on {method}"] = harmony_embedding(embedding, batches, seed)
         except MissingExtraError as error:
             notes.append(f"Harmony is left out: {error}")
     for mod in whole if peers else []:
-        if modalities[mod].residual == "pearson":
+        for words, fit in integrating_peers(cells.counts(mod), modalities[mod].residual, batches, seed).items():
             try:
-                say(f"integrate: scVI ({mod}) is trained")
-                found[f"scVI ({mod})"] = scvi_embedding(cells.counts(mod), batches, seed=seed).embedding
+                say(f"integrate: {words} ({mod}) is trained")
+                found[f"{words} ({mod})"], epochs = fit()
+                notes.append(f"{words} ({mod}): {epochs} epochs." if epochs else "")
             except MissingExtraError as error:
-                notes.append(f"scVI is left out: {error}")
+                notes.append(f"{words} is left out: {error}")
     rows = {key: score_embedding(values, labels=labels, batches=batches, seed=seed) for key, values in found.items()}
-    return _table(rows, INTEGRATE_COLUMNS), own, list(dict.fromkeys(notes))
+    return _table(rows, INTEGRATE_COLUMNS), own, list(dict.fromkeys(filter(None, notes)))
+
+
+def integrating_peers(
+    counts: sp.csr_matrix, kind: Kind, batches: NDArray[Any], seed: int
+) -> dict[str, Callable[[], tuple[Embedding, int]]]:
+    """Peers by name; each embeds these cells when called, and says how many epochs that took (0: none)."""
+
+    def scvi() -> tuple[Embedding, int]:
+        found = scvi_embedding(counts, batches, seed=seed)
+        return found.embedding, found.epochs
+
+    def trained(peer: type[PeakVi]) -> tuple[Embedding, int]:
+        model = peer(seed=seed).fit(counts, batches)
+        return model.transform(counts, batches), model.epochs
+
+    if kind == "pearson":
+        return {"scVI": scvi}
+    found: dict[str, Callable[[], tuple[Embedding, int]]] = {peer.words: partial(trained, peer) for peer in PEERS[kind]}
+    return {**found, "SnapATAC2": lambda: (snapatac_embedding(counts, AXES, seed), 0)}
 
 
 def compare_pairs(

@@ -21,7 +21,7 @@ from syncyte.tasks.regions import FLOOR, modality_of, top_regions
 from syncyte.tasks.trained import Trained
 
 if TYPE_CHECKING:
-    from syncyte.tasks.evaluate import Work
+    from syncyte.tasks.work import Work
 
 REPORTED = 10  # regions a label or gene in an evaluation
 

@@ -200,7 +200,8 @@ class Evaluation:
     ----------
     tables
         ``embed``, ``integrate``, ``annotate``, ``translate <a> to <b>``: rows are methods, columns are metrics, with
-        ``<metric>_low`` and ``<metric>_high`` where there is an interval. ``training``: step, epoch, stage, split,
+        ``<metric>_low`` and ``<metric>_high`` where there is an interval. ``depth``: by method the correlation of every
+        axis with depth; ``depth equal``: scores at equal and at full depth. ``training``: step, epoch, stage, split,
         name, value. Any other name is printed as it is.
     arrays
         ``umap``: coordinates, label, batch. ``annotate``: truth, predicted, confidence. ``translate <a> to <b>``:

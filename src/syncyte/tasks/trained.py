@@ -51,8 +51,8 @@ class Trained:
         Features of each modality.
     tokenizers
         Counts to tokens, by modality.
-    strength
-        ``(k,)`` singular value of each latent axis over the first.
+    axes
+        Scale of each axis of an embedding, and what depth adds to it; see ``recipes.axes``.
     device
         Where it computes.
     card, metrics
@@ -66,7 +66,7 @@ class Trained:
     model: CellModel
     vocabularies: dict[str, pd.DataFrame]
     tokenizers: dict[str, Tokenizer]
-    strength: NDArray[np.float32]
+    axes: dict[str, NDArray[np.float32]]
     device: torch.device
     card: dict[str, Any]
     metrics: dict[str, Any]
@@ -206,7 +206,9 @@ def from_checkpoint(checkpoint: Checkpoint, device: torch.device) -> Trained:
     model.to(device).eval()
     shares = {name: model.paths[name].share.cpu().numpy().astype(np.float32) for name in vocabularies}
     tokenizers = {name: Tokenizer(layouts[name], shares[name]) for name in vocabularies}
-    strength = checkpoint.preprocessing[f"{model.names[0]}.strength"][: spec.components]
+    axes = {name: array for name, array in checkpoint.preprocessing.items() if name.startswith("embedding.")}
+    # runs written before axes were stored scale by strength alone
+    axes.setdefault("embedding.scale", checkpoint.preprocessing[f"{model.names[0]}.strength"][: spec.components])
     return Trained(
-        checkpoint.path, recipe, model, vocabularies, tokenizers, strength, device, checkpoint.card, checkpoint.metrics
+        checkpoint.path, recipe, model, vocabularies, tokenizers, axes, device, checkpoint.card, checkpoint.metrics
     )
