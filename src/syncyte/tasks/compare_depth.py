@@ -26,6 +26,7 @@ from syncyte.data.cells import Cells, MemoryRows
 from syncyte.metrics.embedding import depth_correlation, depth_explained, score_clusters
 from syncyte.tasks.compare_embed import Embedding, Method, depths
 
+DRAWS = 3
 QUANTILE = 0.25  # of the depth of the held-out cells: the common depth
 FEWEST = 20
 
@@ -70,15 +71,18 @@ def compare_depth(
         "Pearson's r of every axis with log depth (total count of the cell), and what a linear fit on all axes explains"
         " of it (R2). Types differ in depth, so some of it is biology; r within types leaves that out."
     )
-    thinned = thin_cells(held, total, QUANTILE, seed)
+    draws = [thin_cells(held, total, QUANTILE, seed + draw) for draw in range(DRAWS)]
+    thinned = draws[0]
     common = ", ".join(f"{depth:,} ({mod})" for mod, depth in thinned.depth.items())
     if len(thinned.rows) < FEWEST or not all(thinned.depth.values()):
         return tables, f"{text} Too few cells are deep enough to be thinned to {common}."
-    tables["depth equal"] = equal_table(methods, found, thinned, total, labels, seed, say)
+    several = [equal_table(methods, found, drawn, total, labels, seed + draw, say) for draw, drawn in enumerate(draws)]
+    tables["depth equal"] = over_draws(several)
     text += (
         f"\n\nEqual depth: {len(thinned.rows):,} of {len(held):,} cells have a total of at least {common} and were "
-        f"thinned to it (binomial draws, seed {seed}), then embedded again by the methods as they were fitted. The "
-        "columns at full depth are of the same cells. What is left of the correlation with the former depth is biology."
+        f"thinned to it (binomial draws, seed {seed}), then embedded again by the methods as they were fitted; means "
+        f"of {DRAWS} draws, intervals from the lowest to the highest. The columns at full depth are of the same "
+        "cells, clustered as often. What is left of the correlation with the former depth is biology."
     )
     return tables, text
 
@@ -138,6 +142,18 @@ def equal_table(
     order = [f"{what}_{side}" for what in ("nmi", "ari", "depth_r") for side in ("equal", "full")]
     table = pd.DataFrame(rows).T.rename_axis("method")
     return table[[column for column in order if column in table]]
+
+
+def over_draws(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Mean of several tables of the same shape, with ``<column>_low`` and ``<column>_high`` for what is judged."""
+    stacked = np.stack([table.to_numpy(dtype=float) for table in tables])
+    first = tables[0]
+    table = pd.DataFrame(stacked.mean(axis=0), index=first.index, columns=first.columns)
+    for place, column in enumerate(first.columns):
+        if not column.startswith("depth_r"):
+            table[f"{column}_low"] = stacked[:, :, place].min(axis=0)
+            table[f"{column}_high"] = stacked[:, :, place].max(axis=0)
+    return table
 
 
 def thin_cells(cells: Cells, total: Mapping[str, NDArray[np.float64]], quantile: float, seed: int) -> Thinned:
