@@ -19,7 +19,9 @@ def path_of(encoder) -> LinearPath:
     residual = encoder.residual
     arrays = {"share": residual.share, "nodes": residual.nodes, "zero": residual.zero, "center": encoder.center}
     given = {name: torch.from_numpy(value) for name, value in arrays.items()}
-    return LinearPath(pearson=residual.kind == "pearson", table=torch.from_numpy(encoder.table), **given)
+    path = LinearPath(pearson=residual.kind == "pearson", table=torch.from_numpy(encoder.table), **given)
+    path.scale.copy_(torch.from_numpy(residual.scale))
+    return path
 
 
 @pytest.fixture(scope="module", params=["rna", "atac"])

@@ -68,7 +68,7 @@ def test_the_sampled_loss_estimates_the_exact_one(likelihood, tied):
     model, batch, _, _ = model_of(tied=tied, samples=60, likelihood=likelihood)
     objective = MaskedRegions("atac", ratio=0.4, whole=0.5, augmented=Augmented({}, {}))
     dense = objective(model, batch, rng(3)).total.item()
-    model.heads["atac"].dense = False
+    model.heads["atac"].most_dense = 0
     with torch.no_grad():
         exact = objective(model, batch, rng(3)).total.item()
         assert exact == pytest.approx(dense, rel=1e-4)
@@ -77,6 +77,28 @@ def test_the_sampled_loss_estimates_the_exact_one(likelihood, tied):
     error = np.std(drawn) / np.sqrt(len(drawn))
     # the log of an estimate errs by half its relative variance, which is small
     assert abs(np.mean(drawn) - exact) < 4 * error + 0.003 * abs(exact) and np.std(drawn) > 0
+
+
+def test_features_without_loadings_are_summed_apart():
+    model, batch, _, _ = model_of(tied=True, samples=60)
+    objective = MaskedRegions("atac", ratio=0.4, whole=0.5, augmented=Augmented({}, {}))
+    cells = torch.ones(len(batch), dtype=torch.bool)
+    with torch.no_grad():
+        model.paths["atac"].table[50:] = 0
+    losses = {}
+    for frozen in (False, True):
+        for parameter in (model.paths["atac"].table, model.heads["atac"].bias):
+            parameter.requires_grad_(not frozen)
+        for dense in (0, 65_536):
+            model.heads["atac"].most_dense = dense
+            with torch.no_grad():
+                encoded = model.encode(batch.tokens, everything(batch))
+                plain = model.heads["atac"].loss(model.decode(encoded, "atac"), batch.tokens["atac"], cells, None)
+                losses[frozen, dense] = torch.stack([objective(model, batch, rng(3)).total, plain.total])
+                profile = model.heads["atac"].profile(model.decode(encoded, "atac"))
+            torch.testing.assert_close(profile.sum(dim=1), torch.ones(len(batch)))
+    for got in losses.values():
+        torch.testing.assert_close(got, losses[False, 0], rtol=1e-4, atol=1e-4)
 
 
 def test_a_tie_reproduces_a_decoder_that_is_one():
@@ -167,7 +189,7 @@ def some_cells(batch, count: int):
 def test_a_step_changes_the_touched_rows_of_the_table_alone():
     model, batch, _, _ = model_of(tied=True, samples=8)
     few = some_cells(batch, 2)
-    model.heads["atac"].dense = False
+    model.heads["atac"].most_dense = 0
     objective = MaskedRegions("atac", ratio=0.5, whole=0.5, augmented=Augmented({}, {}))
     stage = StageConfig(name="atac", objectives={"regions": 1.0}, lr=0.01, weight_decay=0.1)
     parameters = dict(model.named_parameters())
@@ -187,7 +209,7 @@ def test_a_step_changes_the_touched_rows_of_the_table_alone():
 
 def test_rowwise_training_lowers_the_loss_and_its_state_comes_back():
     model, batch, _, _ = model_of(tied=True, samples=200)
-    model.heads["atac"].dense = False
+    model.heads["atac"].most_dense = 0
     objective = MaskedRegions("atac", ratio=0.3, whole=0.5, augmented=Augmented({}, {}))
     stage = StageConfig(name="atac", objectives={"regions": 1.0}, lr=0.05)
     parameters = {name: value for name, value in model.named_parameters() if name.endswith("table")}

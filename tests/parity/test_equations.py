@@ -23,7 +23,7 @@ def counts_of(rng: np.random.Generator, cells: int = 30, features: int = 40) -> 
     return sp.csr_matrix(dense)
 
 
-def by_hand(kind: str, dense: np.ndarray, share: np.ndarray) -> np.ndarray:
+def by_hand(kind: str, dense: np.ndarray, share: np.ndarray, offset: float) -> np.ndarray:
     x = dense if kind == "pearson" else (dense > 0).astype(float)
     n = x.sum(axis=1, keepdims=True)
     mean = n * share
@@ -31,7 +31,7 @@ def by_hand(kind: str, dense: np.ndarray, share: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
             scaled = (x - mean) / np.sqrt(mean + mean**2 / 10)
         return np.clip(np.nan_to_num(scaled), -8, 8)
-    return (x - mean) / np.sqrt(np.maximum(n, 20)) / np.sqrt(share + 0.3 * share.mean())
+    return (x - mean) / np.sqrt(np.maximum(n, 20)) / np.sqrt(share + offset)
 
 
 @pytest.mark.parametrize("kind", ["pearson", "depth"])
@@ -39,10 +39,12 @@ def test_split_is_the_residual(kind):
     counts = counts_of(np.random.default_rng(0))
     totals = counts.sum(axis=0) if kind == "pearson" else (counts > 0).sum(axis=0)
     residual = Residual.fit(kind, np.asarray(totals).ravel())
+    seen = np.asarray(totals).ravel() > 0
+    assert residual.offset == pytest.approx(0.3 * residual.share[seen].mean())
     assert residual.share.sum() == pytest.approx(1) and (residual.share > 0).all()
     sparse, left, right = residual.split(counts)
     assert sparse.nnz == counts.nnz and ((left != 0).sum(axis=1) <= 2).all()
-    expected = by_hand(kind, counts.toarray().astype(float), residual.share)
+    expected = by_hand(kind, counts.toarray().astype(float), residual.share, residual.offset)
     got = sparse.toarray() + left @ right
     measured = counts.toarray() > 0
     np.testing.assert_allclose(got[measured], expected[measured], rtol=1e-4, atol=1e-4)  # exact at what was measured
@@ -155,7 +157,7 @@ def test_decoders_predict_as_their_formulas_say():
     start, counts = linear_start(world(), mode="cross")
     for source, target in (("rna", "atac"), ("atac", "rna")):
         encoder, decoder = start.encoders[source], start.decoders[target]
-        dense = by_hand(encoder.residual.kind, counts[source].toarray().astype(float), encoder.residual.share)
+        dense = by_hand(encoder.residual.kind, counts[source].toarray().astype(float), encoder.residual.share, encoder.residual.offset)
         raw = (dense - encoder.center) @ encoder.table
         latent = 3 * np.tanh(raw / 3)
         np.testing.assert_allclose(encoder.latents(counts[source]), latent, atol=0.02)

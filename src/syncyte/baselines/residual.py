@@ -3,7 +3,8 @@
 Two scalings, both with the total of the cell ``n`` and the training share of the feature ``p``:
 
 - ``pearson``: ``(x - n p) / sqrt(n p + (n p)^2 / theta)``, clipped; Lause, Berens & Kobak, Genome Biology 2021.
-- ``depth``: open or closed ``y``: ``(y - n p) / sqrt(max(n, floor)) / sqrt(p + 0.3 mean p)``; keeps what log TF-IDF
+- ``depth``: open or closed ``y``: ``(y - n p) / sqrt(max(n, floor)) / sqrt(p + 0.3 mean p)``, the mean over features
+  that were ever open, so that features no cell opens change nothing; keeps what log TF-IDF
   loses at few open regions a cell.
 
 Almost all values are zero and the residual of a zero depends on depth and feature only, so a block of residuals is
@@ -28,6 +29,8 @@ THETA = 10.0  # overdispersion of the Pearson null, as in the paper
 CLIP = 8.0
 FLOOR = 20.0  # open regions below which depth scaling stops growing
 NODES = 24
+OFFSET = 0.3  # of the mean share, so that rare features do not rule
+UNSEEN = 0.01  # of the mean total, as pseudo-count of every feature
 SHALLOW = (0.0, 1.0, 2.0, 4.0, 7.0, 10.0, 14.0, FLOOR)  # of ``depth``: its zeros follow sqrt(n) exactly from FLOOR on
 ROWS = 4096  # cells scaled at once: the working memory is that of a block
 
@@ -46,32 +49,39 @@ class Residual:
         ``(m,)`` float64, depths between which the residual of a zero is interpolated (linear in the square root).
     zero
         ``(m, f)`` float32, residual of a zero at each node.
+    offset
+        Added to shares in the feature part of the depth scaling.
     """
 
     kind: Kind
     share: NDArray[np.float64]
     nodes: NDArray[np.float64]
     zero: NDArray[np.float32]
+    offset: float
 
     @classmethod
-    def from_share(cls, kind: Kind, share: NDArray[np.float64], top: float = 1e6) -> Residual:
+    def from_share(
+        cls, kind: Kind, share: NDArray[np.float64], top: float = 1e6, offset: float | None = None
+    ) -> Residual:
         """Scaling with known shares; ``top`` is the deepest cell that is interpolated, not extrapolated."""
         share = np.asarray(share, dtype=np.float64)
+        offset = OFFSET * float(share.mean()) if offset is None else offset
         nodes = np.concatenate([[0.0], np.geomspace(1.0, max(top, 10.0), NODES - 1)])
         if kind == "depth":
             nodes = np.array([*SHALLOW, max(top, 10 * FLOOR)])
-        empty = cls(kind, share, nodes, np.empty((0, len(share)), dtype=np.float32))
+        empty = cls(kind, share, nodes, np.empty((0, len(share)), dtype=np.float32), offset)
         columns, zero = np.arange(len(share)), np.empty((len(nodes), len(share)), dtype=np.float32)
         for row, node in zip(zero, nodes, strict=True):
             row[:] = empty._value(np.zeros(1), np.full(1, node), columns)
-        return cls(kind, share, nodes, zero)
+        return cls(kind, share, nodes, zero, offset)
 
     @classmethod
     def fit(cls, kind: Kind, totals: NDArray[np.float64], top: float = 1e6) -> Residual:
         """Scaling from per-feature totals of the training cells (a tiny pseudo-count keeps unseen features finite)."""
         totals = np.asarray(totals, dtype=np.float64)
-        share = totals + 0.01 * max(totals.mean(), 1e-12)
-        return cls.from_share(kind, share / share.sum(), top)
+        share = totals + UNSEEN * max(totals.mean(), 1e-12)
+        share /= share.sum()
+        return cls.from_share(kind, share, top, OFFSET * float(share[totals > 0].mean()) if totals.any() else None)
 
     def values(self, counts: sp.csr_matrix) -> NDArray[np.float32]:
         """What is scaled: the counts, or ones where the scaling looks at open or closed only."""
@@ -93,7 +103,7 @@ class Residual:
     @property
     def scale(self) -> NDArray[np.float64]:
         """``(f,)`` feature part of the depth scaling."""
-        return np.sqrt(self.share + 0.3 * self.share.mean())
+        return np.sqrt(self.share + self.offset)
 
     def coordinates(self, depth: NDArray[np.float64]) -> NDArray[np.float32]:
         """``(cells, m)`` hat-function coordinates of the depth; two entries a row are non-zero."""

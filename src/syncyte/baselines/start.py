@@ -12,7 +12,7 @@ Leaves out: anything iterative. At most ``MOST_CELLS`` cells are used, so memory
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,11 @@ from syncyte.baselines.closed_form import ridge
 from syncyte.baselines.decode import BRIDGE, BRIDGE_PENALTY, Decoder, Shape, fit_decoder, pairs_of
 from syncyte.baselines.encode import MOST_CELLS, Alone, Encoder, fit_encoder, rows_of
 from syncyte.baselines.prediction import SCALE
-from syncyte.baselines.residual import Kind, Residual, ResidualMatrix, randomized_svd, svd
+from syncyte.baselines.residual import UNSEEN, Kind, Residual, ResidualMatrix, randomized_svd, svd
 from syncyte.baselines.tune import FEWEST, MOST_HELD, MOST_LEARNED, choose_shape, hold_out
 from syncyte.errors import DataError
 
+MOST_SEEN = 0.8  # of the regions: with more of them open in some cell, all are fitted
 FEW_PAIRS = 3500  # below, with unpaired cells at hand, latents of all cells and a small bridge beat the pairs alone
 _THROUGH = {"cross": 0.5, "bridge": 1.0, "separate": 0.0}  # share of decoding that goes through the target's latents
 
@@ -102,6 +103,13 @@ def fit_start(
         Total that the counts of a modality are brought to where they are predicted as values; 10,000 by default.
     """
     names = list(counts)
+    kept = {m: np.flatnonzero(_totals(counts[m], kinds[m])) for m in names if kinds[m] == "depth"}
+    kept = {m: columns for m, columns in kept.items() if len(columns) < MOST_SEEN * counts[m].shape[1]}
+    if kept:  # a reference knows many more regions than one data set opens: fit on those, and spread the result
+        few = {m: counts[m][:, kept[m]] if m in kept else counts[m] for m in names}
+        given: dict[str, Any] = {"shared": shared, "private": private, "seed": seed, "mode": mode, "groups": groups}
+        start = fit_start(few, present, kinds, **given, tune=tune, per_cell=per_cell)
+        return spread_start(start, {m: (kept[m], counts[m].shape[1]) for m in kept})
     rng = np.random.default_rng(seed)
     paired = np.logical_and.reduce([present[m] for m in names])
     pairs = int(paired.sum()) if len(names) > 1 else 0
@@ -121,6 +129,32 @@ def fit_start(
         "separate": "each modality alone",
     }
     return LinearStart(encoders, decoders, source, width, notes[mode], shapes)
+
+
+def spread_start(start: LinearStart, places: Mapping[str, tuple[NDArray[np.int64], int]]) -> LinearStart:
+    """The start for a wider vocabulary: ``places`` say in which columns of how many the fitted features lie.
+
+    The others, which no training cell opened, share a small part of the openings and have no loadings.
+    """
+    encoders, decoders = dict(start.encoders), dict(start.decoders)
+    for name, (columns, width) in places.items():
+        encoder, decoder = encoders[name], decoders[name]
+        fitted = encoder.residual
+        share = np.full(width, UNSEEN / width)
+        share[columns] = fitted.share * (1 - UNSEEN * (1 - len(columns) / width))
+
+        def wide(values: NDArray, fill: NDArray | float = 0.0, at: NDArray = columns, size: int = width) -> NDArray:
+            out = np.full((size, *values.shape[1:]), fill, dtype=values.dtype)
+            out[at] = values
+            return out
+
+        residual = Residual.from_share(fitted.kind, share, float(fitted.nodes[-1]), fitted.offset)
+        encoders[name] = replace(encoder, residual=residual, center=wide(encoder.center), table=wide(encoder.table))
+        bias = np.log(share).astype(np.float32)
+        bias[columns] = decoder.bias + np.log1p(-UNSEEN * (1 - len(columns) / width)).astype(np.float32)
+        weight, context = wide(decoder.weight.T).T, wide(decoder.context.T).T
+        decoders[name] = replace(decoder, weight=weight, bias=bias, context=context)
+    return replace(start, encoders=encoders, decoders=decoders)
 
 
 def _fit_encoders(

@@ -151,7 +151,7 @@ def fill_from_start(model: CellModel, start: LinearStart) -> CellModel:
         path.nodes.copy_(torch.from_numpy(encoder.residual.nodes))
         path.zero.copy_(torch.from_numpy(encoder.residual.zero))
         path.center.copy_(torch.from_numpy(encoder.center))
-        path.scale.copy_(torch.sqrt(path.share + 0.3 * path.share.mean()))
+        path.scale.copy_(torch.from_numpy(encoder.residual.scale))
         model.context_mean[index] = torch.from_numpy(encoder.context_mean)
         model.context_sd[index] = torch.from_numpy(encoder.context_sd)
         _fill_head(model, start, name)

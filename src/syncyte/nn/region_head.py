@@ -29,6 +29,7 @@ from syncyte.nn.rows import lookup, mark_rows
 from syncyte.types import Tokens, Visible
 
 BLOCK = 32_768  # features of a block
+MOST_LIVE = 0.9  # of the features: with more of them alive all are taken
 DENSE = 65_536  # features up to which scoring all of them costs less than picking some
 LIKELIHOODS = ("profile", "bernoulli", "poisson")
 
@@ -40,6 +41,15 @@ class Rates:
     state: Tensor
     level: Tensor
     table: Tensor | None
+
+
+@dataclass(frozen=True)
+class Live:
+    """Features with loadings: their numbers, each feature's place among them (-1: none), and what the others weigh."""
+
+    index: Tensor | None
+    place: Tensor | None
+    rest: Tensor | None
 
 
 class RegionHead(nn.Module):
@@ -82,7 +92,7 @@ class RegionHead(nn.Module):
         if likelihood not in LIKELIHOODS:
             raise ValueError(f"A sampled head knows {', '.join(LIKELIHOODS)}, not {likelihood!r}.")
         self.likelihood, self.samples, self.per_cell = likelihood, samples, 0.0
-        self.dense = features <= DENSE
+        self.most_dense = DENSE
         self.bias = nn.Parameter(torch.full((features,), -torch.tensor(float(features)).log().item()))
         self.level_weight = nn.Parameter(torch.zeros(levels))
         self.level_bias = nn.Parameter(torch.tensor(0.0))
@@ -97,6 +107,7 @@ class RegionHead(nn.Module):
         self.register_buffer("scale", torch.ones(features))
         self.register_buffer("token_of", token_of.int(), persistent=False)  # follows from the vocabulary
         self._drawn: tuple[int, Tensor] | None = None
+        self._found: tuple[tuple[int, int, torch.device], Live] | None = None
 
     @property
     def binary(self) -> bool:
@@ -137,28 +148,80 @@ class RegionHead(nn.Module):
 
     def normaliser(self, prediction: Rates, hidden: Visible | None) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
         """Sums of ``exp(logit)`` over all features, and over the hidden ones (the same sum where nothing is hidden)."""
+        terms, rest = self._terms(prediction)
         everything = torch.zeros_like(prediction.level)
-        unseen = torch.zeros_like(prediction.level)
-        for features, weight in self._terms(prediction.level.device):
+        if rest is not None:
+            everything = everything + rest.sum()
+        unseen = everything if hidden is None or rest is None else self._hidden_rest(hidden, rest)
+        for features, weight in terms:
             mass = self.relative(prediction, features) * weight
             everything = everything + mass.sum(dim=1)
             if hidden is not None:
                 unseen = unseen + (mass * self._hidden_share(hidden, features)).sum(dim=1)
         return everything, everything if hidden is None else unseen
 
+    def _hidden_rest(self, visible: Visible, rest: Float[Tensor, "t"]) -> Float[Tensor, "b"]:
+        assert visible.share is not None
+        return (1 - visible.share) @ rest
+
     def _hidden_share(self, visible: Visible, features: Tensor | slice) -> Float[Tensor, "b s"]:
         """How much of each feature is hidden, in expectation."""
         assert visible.share is not None
         return 1 - visible.share[:, self.token_of[features]]
 
-    def _terms(self, device: torch.device) -> list[tuple[Tensor | slice, Tensor]]:
-        """Features that stand for all of them, with their weights: a draw in training, everything in evaluation."""
-        count = len(self.bias)
+    def _terms(self, prediction: Rates) -> tuple[list[tuple[Tensor | slice, Tensor]], Tensor | None]:
+        """Features that stand for all of them, with their weights: a draw in training, everything in evaluation.
+
+        Last comes what features without loadings add, by token.
+        """
+        count, live = len(self.bias), self._live(prediction)
         if self.training and 0 < self.samples < count:
-            drawn = self._draw(device)
-            return [(drawn, self.bias[drawn].exp() / (self.share[drawn] * self.samples))]
+            drawn = self._draw(prediction.level.device)
+            return [(drawn, self.bias[drawn].exp() / (self.share[drawn] * self.samples))], None
+        if live.index is not None:
+            return [(block, self.bias[block].exp()) for block in live.index.split(BLOCK)], live.rest
         blocks = [slice(first, min(first + BLOCK, count)) for first in range(0, count, BLOCK)]
-        return [(block, self.bias[block].exp()) for block in blocks]
+        return [(block, self.bias[block].exp()) for block in blocks], None
+
+    @torch.no_grad()
+    def _live(self, prediction: Rates) -> Live:
+        """Features with loadings, where many have none: a reference knows more regions than a data set opens."""
+        source = self.rows if self.rows is not None else prediction.table
+        assert source is not None
+        if source.requires_grad or self.bias.requires_grad:  # any may come alive
+            return Live(None, None, None)
+        key = (source._version, self.bias._version, source.device)
+        if self._found is None or self._found[0] != key:
+            some = source.any(dim=1)
+            index = some.nonzero()[:, 0]
+            found = Live(None, None, None)
+            if len(index) < MOST_LIVE * len(some):
+                place = torch.full((len(some),), -1, device=source.device).index_copy(
+                    0, index, torch.arange(len(index), device=source.device)
+                )
+                rest = torch.zeros(int(self.token_of.max()) + 1, device=source.device)
+                found = Live(index, place, rest.index_add(0, self.token_of[~some], self.bias[~some].exp()))
+            self._found = (key, found)
+        return self._found[1]
+
+    def _dense_loss_terms(
+        self, prediction: Rates, cell: Tensor, feature: Tensor, hidden: Visible | None
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Logits of entries and both normalisers from one dense product, where that is small enough; else None."""
+        live = self._live(prediction)
+        features: Tensor | slice = slice(None) if live.index is None else live.index
+        if (len(self.bias) if live.index is None else len(live.index)) > self.most_dense:
+            return None
+        mass = self.relative(prediction, features) * self.bias[features].exp()
+        everything = unseen = mass.sum(dim=1)
+        if hidden is not None:
+            unseen = (mass * self._hidden_share(hidden, features)).sum(dim=1)
+        if live.place is None or live.rest is None:
+            return mass[cell, feature].clamp_min(1e-30).log(), everything, unseen
+        place = live.place[feature]
+        logits = torch.where(place >= 0, mass[cell, place.clamp_min(0)].clamp_min(1e-30).log(), self.bias[feature])
+        rest = live.rest.sum() if hidden is None else self._hidden_rest(hidden, live.rest)
+        return logits, everything + live.rest.sum(), unseen + rest
 
     @torch.no_grad()
     def _draw(self, device: torch.device) -> Int[Tensor, "s"]:
@@ -184,10 +247,9 @@ class RegionHead(nn.Module):
             use = use & ~hidden.entries
         cell, feature = tokens.cell[use], tokens.feature[use]
         value = torch.ones_like(tokens.value[use]) if self.binary else tokens.value[use]
-        if self.dense:
-            mass = self.relative(prediction, slice(None)) * self.bias.exp()
-            logits, everything = mass[cell, feature].clamp_min(1e-30).log(), mass.sum(dim=1)
-            unseen = everything if hidden is None else (mass * self._hidden_share(hidden, slice(None))).sum(dim=1)
+        terms = self._dense_loss_terms(prediction, cell, feature, hidden)
+        if terms is not None:
+            logits, everything, unseen = terms
         else:
             decoder = self.decoder(prediction.table, feature)
             logits = soft_link((prediction.state[cell] * decoder).sum(dim=1)) + self.bias[feature]

@@ -122,7 +122,8 @@ def _residual(path: Any) -> tuple[Residual, NDArray[np.float32]]:
         value.detach().cpu().numpy() for value in (path.share, path.nodes, path.zero, path.center)
     )
     kind = "pearson" if path.pearson else "depth"
-    return Residual(kind, share.astype(np.float64), nodes.astype(np.float64), zero), center  # type: ignore[arg-type]
+    offset = float(path.scale[0]) ** 2 - float(share[0])
+    return Residual(kind, share.astype(np.float64), nodes.astype(np.float64), zero, offset), center  # type: ignore[arg-type]
 
 
 def read_evidence(

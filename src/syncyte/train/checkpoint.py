@@ -257,7 +257,7 @@ def _kinds(table: pd.DataFrame) -> dict[str, Any]:
 def _write_table(table: pd.DataFrame, path: Path) -> None:
     text = table.to_csv(sep="\t", na_rep="", lineterminator="\n")
     # no name and time in the header: the same table gives the same bytes
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", mtime=0, fileobj=raw) as packed:
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=4, mtime=0, fileobj=raw) as packed:
         packed.write(text.encode("utf-8"))
 
 
