@@ -157,7 +157,12 @@ def test_decoders_predict_as_their_formulas_say():
     start, counts = linear_start(world(), mode="cross")
     for source, target in (("rna", "atac"), ("atac", "rna")):
         encoder, decoder = start.encoders[source], start.decoders[target]
-        dense = by_hand(encoder.residual.kind, counts[source].toarray().astype(float), encoder.residual.share, encoder.residual.offset)
+        dense = by_hand(
+            encoder.residual.kind,
+            counts[source].toarray().astype(float),
+            encoder.residual.share,
+            encoder.residual.offset,
+        )
         raw = (dense - encoder.center) @ encoder.table
         latent = 3 * np.tanh(raw / 3)
         np.testing.assert_allclose(encoder.latents(counts[source]), latent, atol=0.02)

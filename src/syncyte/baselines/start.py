@@ -103,11 +103,10 @@ def fit_start(
         Total that the counts of a modality are brought to where they are predicted as values; 10,000 by default.
     """
     names = list(counts)
-    kept = {m: np.flatnonzero(_totals(counts[m], kinds[m])) for m in names if kinds[m] == "depth"}
-    kept = {m: columns for m, columns in kept.items() if len(columns) < MOST_SEEN * counts[m].shape[1]}
+    given: dict[str, Any] = {"shared": shared, "private": private, "seed": seed, "mode": mode, "groups": groups}
+    kept = _opened(counts, kinds)
     if kept:  # a reference knows many more regions than one data set opens: fit on those, and spread the result
         few = {m: counts[m][:, kept[m]] if m in kept else counts[m] for m in names}
-        given: dict[str, Any] = {"shared": shared, "private": private, "seed": seed, "mode": mode, "groups": groups}
         start = fit_start(few, present, kinds, **given, tune=tune, per_cell=per_cell)
         return spread_start(start, {m: (kept[m], counts[m].shape[1]) for m in kept})
     rng = np.random.default_rng(seed)
@@ -123,12 +122,21 @@ def fit_start(
         shapes = _tuned(counts, present, kinds, source, np.flatnonzero(paired), groups, rng, sizes)
     encoders, width = _fit_encoders(counts, present, kinds, rng, **sizes)
     decoders = {m: _decoder(m, source[m], counts, present, encoders, width, shapes[m], rng) for m in names}
-    notes = {
+    return LinearStart(encoders, decoders, source, width, _notes(mode, pairs), shapes)
+
+
+def _opened(counts: Mapping[str, sp.csr_matrix], kinds: Mapping[str, Kind]) -> dict[str, NDArray[np.int64]]:
+    """Regions that some cell opens, by modality, where they are few of all."""
+    seen = {m: np.flatnonzero(_totals(counts[m], kind)) for m, kind in kinds.items() if kind == "depth"}
+    return {m: columns for m, columns in seen.items() if len(columns) < MOST_SEEN * counts[m].shape[1]}
+
+
+def _notes(mode: str, pairs: int) -> str:
+    return {
         "cross": f"cross-covariance of {pairs:,} paired cells",
         "bridge": f"components of all cells, bridged over {pairs:,} paired cells",
         "separate": "each modality alone",
-    }
-    return LinearStart(encoders, decoders, source, width, notes[mode], shapes)
+    }[mode]
 
 
 def spread_start(start: LinearStart, places: Mapping[str, tuple[NDArray[np.int64], int]]) -> LinearStart:
