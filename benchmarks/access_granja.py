@@ -4,11 +4,11 @@
     syncyte data harmonise granja.h5ad --reference bins --chain GRCh37_to_GRCh38.chain.gz --out store
     OMP_NUM_THREADS=1 python benchmarks/access_granja.py store [--preset lite] [--label-key cell_type] [--out FILE]
 
-Embedding: fitted on all cells, no labels; NMI and ARI by Leiden at the best and at a fixed resolution, and the largest
-correlation of an axis with log depth. Annotation: five folds of cells, stratified; the model and the linear spaces are
-fitted on all cells of the other four folds (no labels), classifiers on all of their labels or on a tenth. *From scratch*
-is the same model fitted on the labelled tenth alone. Predictions of all folds are pooled; intervals are paired bootstraps
-over cells. ``--store-of-batches KEY`` makes folds of whole technical batches instead.
+Embedding: fitted on all cells, no labels; NMI and ARI by Leiden at the best and at a fixed resolution, and the
+largest correlation of an axis with log depth. Annotation: five folds of cells, stratified; the model and the linear
+spaces are fitted on all cells of the other four folds (no labels), classifiers on all of their labels or on a tenth.
+*From scratch* is the same model fitted on the labelled tenth alone. Predictions of all folds are pooled; intervals are
+paired bootstraps over cells. ``--batches KEY`` makes folds of whole technical batches instead.
 """
 
 from __future__ import annotations

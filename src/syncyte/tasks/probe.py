@@ -4,7 +4,9 @@ A *class profile* is the mean of the model's scaled residuals over the cells of 
 product with its own residuals: one linear readout a class, in closed form. Every reference cell is scored on profiles
 made without its own part, so the scores look as those of new cells do; loadings fitted to the same cells do not
 (at 90 open regions a cell 79 % of held-out cells were right with profiles and 72 % with the latents).
-Which blocks are used is chosen for each modality on held-out cells. Leaves out: training of the model (``finetune``).
+Latents are read standardised, or as *axes*, each as wide as its singular value rises above the last: where labels are
+few, that the first axes matter most is half of what there is to know. Which blocks are used is chosen for each modality
+on held-out cells. Leaves out: training of the model (``finetune``).
 """
 
 from __future__ import annotations
@@ -33,8 +35,17 @@ FIRST_STRENGTH = 0.1
 MOST_TRIED = 8000  # cells a trial learns from; the final fit takes all
 NEAR = 1.05  # log losses within this factor of the least count as equal; labels decide between them
 EQUAL = 0.005  # and so do qualities this close to the best
-BETTER = 0.93  # blocks are left out for a log loss below this share of what all give
-BLOCKS: tuple[tuple[str, ...], ...] = (("profiles", "latents"), ("profiles",), ("latents",))
+BELOW_LAST = 0.99  # of the last singular value is the floor of axes
+BETTER = 0.93  # other blocks are taken for a log loss below this share of what the usual ones give
+FEW_LABELS = 1500  # cells below which axes alone are the usual block
+BLOCKS: tuple[tuple[str, ...], ...] = (
+    ("profiles", "latents"),
+    ("profiles",),
+    ("latents",),
+    ("profiles", "axes"),
+    ("axes",),
+)
+LATENT = {"latents", "axes"}  # blocks that know the cells the model was trained on
 
 
 @dataclass(frozen=True)
@@ -49,11 +60,14 @@ class Evidence:
         ``(n, 2)`` standardised log depth and richness.
     scores
         ``(n, parts, c)`` product with the sums of residuals of each class in each part of the reference.
+    width
+        ``(k,)`` standard deviation that latents have as axes, the first one's being 1.
     """
 
     latents: NDArray[np.float32]
     context: NDArray[np.float32]
     scores: NDArray[np.float32]
+    width: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -136,7 +150,17 @@ def read_evidence(
         for name, block in zip(names, read, strict=True):
             found[name].append(block)
     whole = {name: np.concatenate(blocks) for name, blocks in found.items()}
-    return {name: Evidence(both[:, 2:], both[:, :2], profiles.scores(cells, name)) for name, both in whole.items()}
+    width = {name: axis_widths(trained.strengths[name])[-both.shape[1] + 2 :] for name, both in whole.items()}
+    return {
+        name: Evidence(both[:, 2:], both[:, :2], profiles.scores(cells, name), width[name])
+        for name, both in whole.items()
+    }
+
+
+def axis_widths(strength: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far singular values rise above the last one, which is mostly noise: root of the difference of squares."""
+    floor = BELOW_LAST * float(strength[-1])
+    return np.sqrt(np.maximum(strength**2 - floor**2, 0)).astype(np.float32)
 
 
 def _read(trained: Trained, batch: Batch, *, names: tuple[str, ...], private: bool) -> list[NDArray[np.float32]]:
@@ -170,9 +194,11 @@ class Probe:
 
     def choose(self) -> Choice:
         """Blocks of one modality after the other, then penalty and class weights, on the held folds."""
-        choice = self._scored(Choice(dict.fromkeys(self.evidence, BLOCKS[0])))
+        # the more labels, the more can be learned beside the order of the axes; few are not asked to tell which
+        usual = BLOCKS[0] if len(self.labelled.codes) >= FEW_LABELS else ("axes",)
+        choice = self._scored(Choice(dict.fromkeys(self.evidence, usual)))
         for name in self.evidence:  # given those of the others: what one lacks, another may bring
-            others = [self._scored(replace(choice, blocks={**choice.blocks, name: one})) for one in BLOCKS[1:]]
+            others = [self._scored(replace(choice, blocks={**choice.blocks, name: one})) for one in BLOCKS]
             best = min(others, key=lambda trial: trial.loss)
             choice = best if best.loss < BETTER * choice.loss else choice
         trials = [self._scored(Choice(choice.blocks, *both)) for both in product(STRENGTHS, WEIGHTS)]
@@ -190,7 +216,7 @@ class Probe:
         Profiles alone know nothing of a held-out cell, whatever the model was trained on, so that all folds are held
         out in turn where no latents are read.
         """
-        honest = not any("latents" in blocks for blocks in choice.blocks.values())
+        honest = not any(LATENT & set(blocks) for blocks in choice.blocks.values())
         rows, chances = [], []
         for fold in self.labelled.large if honest else self.labelled.held:
             train, held = self.labelled.rows(fold)
@@ -225,14 +251,17 @@ class Probe:
     ) -> NDArray[np.float64]:
         """Learn from ``train`` cells, which lie in the parts ``use``; predict ``rows`` (all by default) of ``new``."""
         known, asked = [], []
+        widths: list[NDArray] = []
         for name, blocks in choice.blocks.items():
             old, fresh = self.evidence[name], new[name]
             pick = slice(None) if rows is None else rows
             known.append(old.context[train])
             asked.append(fresh.context[pick])
-            if "latents" in blocks:
+            widths.append(np.ones(2))
+            if LATENT & set(blocks):
                 known.append(old.latents[train])
                 asked.append(fresh.latents[pick])
+                widths.append(old.width if "axes" in blocks else np.ones(len(old.width)))
             if "profiles" in blocks:
                 all_scores = old.scores[train][:, use].sum(axis=1)
                 own = all_scores - old.scores[train, self.labelled.parts[train]]
@@ -240,17 +269,18 @@ class Probe:
                 middle, spread = own.mean(axis=0), np.maximum(own.std(axis=0), 1e-6)
                 known.append(CLIP * np.tanh((own - middle) / spread / CLIP))
                 asked.append(CLIP * np.tanh((other - middle) / spread / CLIP))
+                widths.append(np.ones(own.shape[1]))
         chance = np.zeros((len(asked[0]), len(self.labelled.classes)))
-        model = _regression(np.hstack(known), self.labelled.codes[train], choice)
+        x, width = np.hstack(known), np.concatenate(widths)
+        middle, scale = x.mean(axis=0), width / np.maximum(x.std(axis=0), 1e-6)
+        model = _regression((x - middle) * scale, self.labelled.codes[train], choice)
         if len(chance):
-            chance[:, model.classes_] = model.predict_proba(np.hstack(asked))
+            chance[:, model.classes_] = model.predict_proba((np.hstack(asked) - middle) * scale)
         return chance
 
 
 def _regression(x: NDArray[np.float32], codes: NDArray[np.int64], choice: Choice) -> Any:
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
 
     present, count = np.unique(codes, return_counts=True)
@@ -258,4 +288,4 @@ def _regression(x: NDArray[np.float32], codes: NDArray[np.int64], choice: Choice
     weight *= len(codes) / (weight * count).sum()  # so that the penalty means the same
     model = LogisticRegression(C=choice.strength, class_weight=dict(zip(present, weight, strict=True)), max_iter=2000)
     with threadpool_limits(1):  # many small products: on busy cores waiting threads cost twenty times the work
-        return make_pipeline(StandardScaler(), model).fit(x, codes)
+        return model.fit(x, codes)

@@ -53,6 +53,8 @@ class Trained:
         Counts to tokens, by modality.
     axes
         Scale of each axis of an embedding, and what depth adds to it; see ``recipes.axes``.
+    strengths
+        By modality, ``(k_m,)`` singular value of each linear latent over the first of its group.
     device
         Where it computes.
     card, metrics
@@ -67,6 +69,7 @@ class Trained:
     vocabularies: dict[str, pd.DataFrame]
     tokenizers: dict[str, Tokenizer]
     axes: dict[str, NDArray[np.float32]]
+    strengths: dict[str, NDArray[np.float32]]
     device: torch.device
     card: dict[str, Any]
     metrics: dict[str, Any]
@@ -207,8 +210,18 @@ def from_checkpoint(checkpoint: Checkpoint, device: torch.device) -> Trained:
     shares = {name: model.paths[name].share.cpu().numpy().astype(np.float32) for name in vocabularies}
     tokenizers = {name: Tokenizer(layouts[name], shares[name]) for name in vocabularies}
     axes = {name: array for name, array in checkpoint.preprocessing.items() if name.startswith("embedding.")}
+    strengths = {name: checkpoint.preprocessing[f"{name}.strength"] for name in vocabularies}
     # runs written before axes were stored scale by strength alone
-    axes.setdefault("embedding.scale", checkpoint.preprocessing[f"{model.names[0]}.strength"][: spec.components])
+    axes.setdefault("embedding.scale", strengths[model.names[0]][: spec.components])
     return Trained(
-        checkpoint.path, recipe, model, vocabularies, tokenizers, axes, device, checkpoint.card, checkpoint.metrics
+        checkpoint.path,
+        recipe,
+        model,
+        vocabularies,
+        tokenizers,
+        axes,
+        strengths,
+        device,
+        checkpoint.card,
+        checkpoint.metrics,
     )
