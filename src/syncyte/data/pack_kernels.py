@@ -161,7 +161,10 @@ def write(indptr, indices, data, shape, starts, out):
 
 @njit(cache=True, nogil=True)
 def read_gaps(words, at, end, n, place, out_indices):
-    """Zeros before each of ``n`` ones, all before it included; the word behind them, or -1."""
+    """Zeros before each of ``n`` ones, all before it included; the word behind them, or -1.
+
+    Places are unsigned where many are used: numba lets signed ones count from the end of an array, which takes time.
+    """
     done, base = np.int64(0), np.int64(0)
     while done < n:
         if at >= end or base > 0x7FFFFFBF:
@@ -170,8 +173,10 @@ def read_gaps(words, at, end, n, place, out_indices):
         found = np.int64(ones(word))
         if done + found > n:
             return -1
-        for entry in range(done, done + found):
-            out_indices[place + entry] = base + np.int64(ctz(word)) - entry
+        zeros = base - done
+        for entry in range(np.uint64(place + done), np.uint64(place + done + found)):
+            out_indices[entry] = zeros + np.int64(ctz(word))
+            zeros -= 1
             word &= word - np.uint64(1)
         done += found
         base += 64
@@ -190,53 +195,64 @@ def read_counts(words, at, end, n, place, out_data):
         found = np.int64(ones(word))
         if done + found > n:
             return -1, escapes
-        for entry in range(place + done, place + done + found):
+        for entry in range(np.uint64(place + done), np.uint64(place + done + found)):
             here = base + np.int64(ctz(word))
             word &= word - np.uint64(1)
-            out_data[entry] = here - before
-            most = max(most, here - before)
-            escapes += here - before > ESCAPE
+            step = np.int32(here - before)
             before = here
+            out_data[entry] = step
+            if step > ESCAPE:  # hardly ever
+                escapes += 1
+                most = max(most, step)
         done += found
         base += 64
         at += 1
     return (-1 if most > ESCAPE + 1 else at), escapes
 
 
+@njit(cache=True, nogil=True, inline="always")
+def window(words, at, bit):
+    """Bits from ``bit`` on behind word ``at``, at least 64 - 63 of them in the first word and the rest in the next."""
+    word, shift = at + (bit >> np.uint64(6)), bit & np.uint64(63)
+    return (words[word] >> shift) | ((words[word + np.uint64(1)] << np.uint64(1)) << (np.uint64(63) - shift))
+
+
 @njit(cache=True, nogil=True)
 def read_lows(words, at, low, n, place, out_indices):
-    """Join the low bits of gaps to what ``read_gaps`` found; the last column. No word behind ``words`` is touched."""
-    mask, total, bit, column = (np.uint64(1) << np.uint64(low)) - np.uint64(1), np.int64(0), np.int64(0), np.int64(0)
-    for entry in range(n):
-        word, shift = at + (bit >> 6), np.uint64(bit & 63)
-        both = (words[word] >> shift) | ((words[word + 1] << np.uint64(1)) << (np.uint64(63) - shift))
-        total += np.int64(both & mask)
-        column = (np.int64(out_indices[place + entry]) << low) + total + entry
-        out_indices[place + entry] = column
-        bit += low
-    return column
+    """Join the low bits of gaps to what ``read_gaps`` found; the last column."""
+    mask, step, shift = (np.uint64(1) << np.uint64(low)) - np.uint64(1), np.uint64(low), np.uint64(low)
+    first, bit, total = np.uint64(at), np.uint64(0), np.uint64(0)
+    column = np.uint64(0)
+    for entry in range(np.uint64(place), np.uint64(place + n)):
+        total += window(words, first, bit) & mask
+        column = (np.uint64(out_indices[entry]) << shift) + total
+        out_indices[entry] = column
+        total += np.uint64(1)
+        bit += step
+    return np.int64(column)
 
 
 @njit(cache=True, nogil=True)
 def read_both(words, at, low, more, escapes, n, place, out_indices, out_data):
     """As ``read_lows`` for rows whose counts have low bits or escapes too."""
     mask, mask_more = (np.uint64(1) << np.uint64(low)) - np.uint64(1), (np.uint64(1) << np.uint64(more)) - np.uint64(1)
-    total, bit, column = np.int64(0), np.int64(0), np.int64(0)
-    for entry in range(n):
-        word, shift = at + (bit >> 6), np.uint64(bit & 63)
-        both = (words[word] >> shift) | ((words[word + 1] << np.uint64(1)) << (np.uint64(63) - shift))
-        total += np.int64(both & mask)
-        column = (np.int64(out_indices[place + entry]) << low) + total + entry
-        out_indices[place + entry] = column
-        value = np.int64(out_data[place + entry]) - 1
+    first, bit, total = np.uint64(at), np.uint64(0), np.uint64(0)
+    column = np.uint64(0)
+    for entry in range(np.uint64(place), np.uint64(place + n)):
+        both = window(words, first, bit)
+        total += both & mask
+        column = (np.uint64(out_indices[entry]) << np.uint64(low)) + total
+        out_indices[entry] = column
+        total += np.uint64(1)
+        value = np.int64(out_data[entry]) - 1
         if value == ESCAPE:
             value = np.int64((words[escapes >> 6] >> np.uint64(escapes & 63)) & np.uint64(0xFFFFFFFF))
             escapes += 32
         else:
             value = (value << more) + np.int64((both >> np.uint64(low)) & mask_more)
-        out_data[place + entry] = value + 1
-        bit += low + more
-    return column
+        out_data[entry] = value + 1
+        bit += np.uint64(low + more)
+    return np.int64(column)
 
 
 @njit(cache=True, nogil=True)
