@@ -62,7 +62,9 @@ def test_rows_come_back_as_they_were(seed):
 
 def test_rows_at_the_edges_come_back():
     last = 2**31 - 2
-    _check(_csr([([], []), ([0], [1]), ([], []), ([last], [2**32 - 1]), ([0, last], [1, 2**32 - 1]), ([], [])], last + 1))
+    _check(
+        _csr([([], []), ([0], [1]), ([], []), ([last], [2**32 - 1]), ([0, last], [1, 2**32 - 1]), ([], [])], last + 1)
+    )
     _check(_csr([(list(range(500)), [1] * 500), ([], []), ([499], [7])], 500))
     _check(_csr([(list(range(0, 3000, 3)), [2**32 - 1] * 1000)], 3000))
     _check(_csr([([0, 1, 2, last], [20, 21, 22, 23]), ([5], [21]), ([5], [22])], last + 1))

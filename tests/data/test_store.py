@@ -216,7 +216,7 @@ def _edit(path: Path, **changes: object) -> None:
         (lambda path: (path / "manifest.json").unlink(), "is not a store: it holds no manifest.json"),
         (lambda path: (path / "manifest.json").write_text("{"), "damaged at manifest.json: it is not JSON"),
         (lambda path: (path / "manifest.json").write_text("[]"), "is not the manifest of a store"),
-        (lambda path: _edit(path / "manifest.json", format_version=99), "of version 99; this syncyte reads up to 1"),
+        (lambda path: _edit(path / "manifest.json", format_version=99), "of version 99; this syncyte reads up to 2"),
         (lambda path: _edit(path / "manifest.json", cells="many"), "damaged at manifest.json: Setting 'cells'"),
         (lambda path: _edit(path / "manifest.json", cell_names_sha256="0"), "its cells are not those"),
     ],

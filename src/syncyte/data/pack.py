@@ -2,8 +2,8 @@
 
 A row of 1,500 counts takes about 1.3 kB over 20,000 columns and 2.4 kB over 1.2 million, where plain CSR takes 7.5 kB.
 Each row by itself chooses how many low bits of its gaps and counts are written as they are; the rest is unary. Rows are
-whole words of 64 bits with a checksum in the first, so any row can be read alone and a damaged one is told, not decoded.
-Leaves out: the loops and the exact format of a row (``data.pack_kernels``), files (``data.shards``).
+whole words of 64 bits with a checksum in the first, so any row can be read alone and a damaged one is told, not read.
+Leaves out: the loops and the exact format of a row (``data.pack_kernels``), files (``data.pack_file``).
 """
 
 from __future__ import annotations

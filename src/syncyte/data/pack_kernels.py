@@ -21,10 +21,11 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba import extending
 from numba.core import types
-from numba.extending import intrinsic
 
 njit: Any = numba.njit
+intrinsic: Any = extending.intrinsic
 
 ESCAPE = 20  # zeros that stand for "see the escapes": a count of 21 and more in a row of ones costs no more than this
 ODD = np.uint64(0x9E3779B97F4A7C15)
@@ -90,7 +91,7 @@ def best_more(data, begin, end):
         for entry in range(begin, end):
             zeros = (np.int64(data[entry]) - 1) >> more
             over += zeros >= ESCAPE
-            unary += min(zeros, ESCAPE) + 1
+            unary += 1 + (zeros if zeros < ESCAPE else ESCAPE)
         if cost < 0 or n * more + unary + 32 * over < cost:
             best, bits, escapes, cost = more, unary, over, n * more + unary + 32 * over
     return best, bits, escapes
@@ -203,7 +204,7 @@ def read_counts(words, at, end, n, place, out_data):
             out_data[entry] = step
             if step > ESCAPE:  # hardly ever
                 escapes += 1
-                most = max(most, step)
+                most = max(most, np.int64(step))
         done += found
         base += 64
         at += 1
