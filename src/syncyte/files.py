@@ -89,6 +89,7 @@ def write_store(
     *,
     out: str | Path,
     shard_cells: int = 16384,
+    compact: bool = False,
     overwrite: bool = False,
     seed: int = 0,
     modality: str | None = None,
@@ -97,12 +98,12 @@ def write_store(
     force: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """Write cells as shuffled shards that train from disk."""
+    """Write cells as shuffled shards that train from disk; ``compact`` packs them, plain anndata opens the others."""
     from syncyte.data.store import write_store as write
 
     del quiet
     cells = open_data(data, modality, genome, layer, force)
-    return write(cells, Path(out), shard_cells=shard_cells, seed=seed, overwrite=overwrite)
+    return write(cells, Path(out), shard_cells=shard_cells, compact=compact, seed=seed, overwrite=overwrite)
 
 
 def harmonise(
@@ -116,6 +117,7 @@ def harmonise(
     executor: Executor | None = None,
     skip_failed: bool = False,
     shard_cells: int = 16384,
+    compact: bool = True,
     overwrite: bool = False,
     seed: int = 0,
     modality: str | None = None,
@@ -141,6 +143,8 @@ def harmonise(
         Processes of this machine, or anything with ``submit`` as in ``concurrent.futures``, a dask client included.
     skip_failed
         Write the store without the files that failed; else one failure means no store.
+    compact
+        Pack the counts; else the shards take two to six times the room and plain anndata opens them.
     force
         Go on where the genome build looks wrong or less than 30 % of peaks or counts lie in regions.
 
@@ -160,7 +164,7 @@ def harmonise(
         reference=Path(reference),
         out=Path(out).expanduser(),
         how=How(rule, None if chain is None else Path(chain).expanduser(), force),
-        options=Options(modality, layer, skip_failed, overwrite, seed, shard_cells),
+        options=Options(modality, layer, skip_failed, overwrite, seed, shard_cells, compact),
         executor=executor,
         workers=workers,
         told=None if quiet else Lines(),
