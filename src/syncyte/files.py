@@ -135,16 +135,12 @@ def harmonise(
         Reference folder. Regions become all of its regions, whatever a file's peaks.
     out
         Store to make. Parts stay in ``OUT.parts``, names of cells with few open regions in ``OUT.few_regions.tsv``.
-    chain
-        Chain file from the build of the peaks to that of the reference.
-    rule
-        ``largest``, ``any`` or ``fraction``: how the counts of a peak go to the regions it overlaps.
+    chain, rule
+        Chain file from the build of the peaks; counts of a peak go by ``largest``, ``any`` or ``fraction`` overlap.
     workers, executor
         Processes of this machine, or anything with ``submit`` as in ``concurrent.futures``, a dask client included.
-    skip_failed
-        Write the store without the files that failed; else one failure means no store.
-    compact
-        Pack the counts; else the shards take two to six times the room and plain anndata opens them.
+    skip_failed, compact
+        Write the store without files that failed. Pack its counts; else plain anndata opens the shards.
     force
         Go on where the genome build looks wrong or less than 30 % of peaks or counts lie in regions.
 

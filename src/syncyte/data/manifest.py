@@ -124,7 +124,7 @@ def describe_file(folder: Path, path: str) -> StoredFile:
     return StoredFile(path=path, bytes=(folder / path).stat().st_size, sha256=digest)
 
 
-def hash_names(names: pd.Index) -> str:
+def hash_names(names: pd.Index | list[str]) -> str:
     """SHA-256 of names, one a line."""
     return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.metadata
+import io
 import json
 import platform
 import shutil
@@ -335,21 +336,23 @@ def _write_features(folder: Path, name: str, var: pd.DataFrame) -> tuple[StoredF
 def _read_features(folder: Path, entry: StoredModality) -> pd.DataFrame:
     path = entry.feature_table.path
     keys = list(entry.columns)
+    how: dict[str, Any] = {"sep": "\t", "header": 0, "keep_default_na": False, "float_precision": "round_trip"}
+    how |= {"names": ["\0name", *keys], "na_values": {key: [""] for key in keys}}  # a column may be called name as well
     try:
-        table = pd.read_csv(
-            folder / path,
-            sep="\t",
-            header=0,
-            names=["\0name", *keys],  # a column may be called name as well
-            dtype={"\0name": str, **entry.columns},
-            keep_default_na=False,  # NA and nan are names of features
-            na_values={key: [""] for key in keys},
-            float_precision="round_trip",
-        ).set_index("\0name")
+        text = gzip.decompress((folder / path).read_bytes())
+        if b'"' in text or b"\r" in text:
+            table = pd.read_csv(io.BytesIO(text), dtype={"\0name": str, **entry.columns}, **how)
+            names = table.pop("\0name").tolist()
+        else:  # a line is a feature: a million names are split five times as fast as they are parsed
+            lines = text.decode().split("\n")[1:-1]
+            names = [line.partition("\t")[0] for line in lines] if keys else lines
+            table = pd.DataFrame(index=range(len(names)))
+            if keys:
+                table = pd.read_csv(io.BytesIO(text), dtype=entry.columns, usecols=keys, **how)
+        table.index = pd.Index(names, dtype=object)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise damaged(folder, path, str(error)) from error
-    table.index.name = None
-    if hash_names(table.index) != entry.feature_names_sha256:
+    if hash_names(names) != entry.feature_names_sha256:
         raise damaged(folder, path, "its feature names are not those that the manifest names")
     return table
 
