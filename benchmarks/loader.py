@@ -197,18 +197,24 @@ def main() -> None:
                     if cold:
                         forget(files)
                     results.setdefault((name, cold), []).append(measure(arm, seed, options.seconds))
-        print(
-            "| way | bytes a cell | warm, k cells/s | the same by CPU | cold, k cells/s | cold, MB/s | extra memory, GB |"
+        heads = (
+            "way",
+            "bytes a cell",
+            "warm, k cells/s",
+            "by CPU",
+            "cold, k cells/s",
+            "cold, MB/s",
+            "extra memory, GB",
         )
+        print("| " + " | ".join(heads) + " |")
         print("| --- | --- | --- | --- | --- | --- | --- |")
         for name in arms:
             warm, cold = (statistics.median(rate for rate, *_ in results[name, flag]) / 1e3 for flag in (False, True))
             busy = statistics.median(rate for _, rate, _ in results[name, False]) / 1e3
             memory = max(extra for flag in (False, True) for *_, extra in results[name, flag])
             speed = cold * bytes_of[name] / 1e3
-            print(
-                f"| {name} | {bytes_of[name]:,.0f} | {warm:.1f} | {busy:.1f} | {cold:.1f} | {speed:,.0f} | {memory:.2f} |"
-            )
+            rates = f"{warm:.1f} | {busy:.1f} | {cold:.1f} | {speed:,.0f}"
+            print(f"| {name} | {bytes_of[name]:,.0f} | {rates} | {memory:.2f} |")
 
 
 if __name__ == "__main__":
