@@ -1,9 +1,11 @@
-"""Shuffled minibatches of 256 cells: the store against a plain backed .h5ad read through anndata.
+"""Shuffled minibatches of 256 cells: the store, plain and packed, against a backed .h5ad read through anndata.
 
     python benchmarks/loader.py [--cells 100000] [--features 20000] [--nonzeros 1500] [--folder DIR]
 
-Synthetic counts, one thread, every arm cut at a few seconds, arms alternate, medians are printed. "cold" asks the
-kernel to drop the file from its cache first. Every arm draws each cell at most once; sums are compared first.
+Synthetic counts, one thread, every arm cut at a few seconds (--seconds), arms alternate, medians are printed. "cold"
+asks the kernel to drop the file from its cache first. MB/s are cells a second times the bytes of a cell in the files
+that are read, so that an arm compares with the sequential read of the same bytes. Sums are compared first, and a whole
+epoch of the packed store must give every cell exactly once.
 """
 
 from __future__ import annotations
@@ -47,8 +49,9 @@ def simulate(cells: int, features: int, nonzeros: int) -> sp.csr_matrix:
 
 
 def from_store(store: Path, block: int, fetch: int) -> Arm:
+    cells = open_store(store)  # not timed: it is done once, and told apart
+
     def arm(seed: int) -> Iterator[int]:
-        cells = open_store(store)
         rows = storage_order([cells.part("counts").index])
         for rows_read, batches in BlockSampler(rows, BATCH, block=block, fetch=fetch, seed=seed).fetches():
             counts = cells.counts("counts", rows_read)
@@ -57,6 +60,17 @@ def from_store(store: Path, block: int, fetch: int) -> Arm:
             del counts
 
     return arm
+
+
+def every_cell_once(store: Path, cells: int) -> None:
+    """An epoch gives each cell once, with its own counts."""
+    opened = open_store(store)
+    rows = storage_order([opened.part("counts").index])
+    seen = np.zeros(cells, dtype=np.int64)
+    for rows_read, batches in BlockSampler(rows, BATCH).fetches():
+        for positions in batches:
+            seen[rows_read[positions]] += 1
+    assert (seen == 1).all(), "an epoch does not give every cell once"
 
 
 def from_backed(path: Path) -> Arm:
@@ -101,8 +115,8 @@ def forget(files: list[Path]) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def measure(arm: Arm, seed: int, seconds: float) -> tuple[float, float]:
-    """Cells a second, and peak extra memory in GB."""
+def measure(arm: Arm, seed: int, seconds: float) -> tuple[float, float, float]:
+    """Cells a second and a CPU-second, and peak extra memory in GB."""
     process = psutil.Process()
     before, peak, stop = process.memory_info().rss, [0], threading.Event()
 
@@ -112,15 +126,55 @@ def measure(arm: Arm, seed: int, seconds: float) -> tuple[float, float]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    started, done = time.perf_counter(), 0
+    started, used, done = time.perf_counter(), time.process_time(), 0
     for count in arm(seed):
         done += count
         if time.perf_counter() - started > seconds:
             break
-    rate = done / (time.perf_counter() - started)
+    rate, busy = done / (time.perf_counter() - started), done / (time.process_time() - used)
     stop.set()
     watcher.join()
-    return rate, max(peak[0] - before, 0) / 1e9
+    return rate, busy, max(peak[0] - before, 0) / 1e9
+
+
+def write_all(options: argparse.Namespace, folder: Path) -> tuple[Path, dict[str, Path]]:
+    """Write the same counts as a plain file and as both kinds of store; compare what they hold."""
+    matrix = simulate(options.cells, options.features, options.nonzeros)
+    obs = pd.DataFrame(index=[f"c{i}" for i in range(options.cells)])
+    var = pd.DataFrame(index=[f"g{i}" for i in range(options.features)])
+    ad.AnnData(matrix, obs=obs, var=var).write_h5ad(folder / "plain.h5ad")
+    expected = float(matrix.sum(dtype=np.float64))
+    sample = np.random.default_rng(1).choice(options.cells, 1000, replace=False)
+    stores = {}
+    for name in ("store", "packed"):
+        cells = Cells(obs, {"counts": Part(MemoryRows(matrix), np.arange(options.cells), var)})
+        started = time.perf_counter()
+        stores[name] = write_store(cells, folder / name, compact=name == "packed")
+        print(f"{name} written in {time.perf_counter() - started:.1f} s from memory, ", end="")
+        opened = open_store(stores[name], verify=True)
+        found = sum(float(block.sum(dtype=np.float64)) for _, block in opened.blocks("counts"))
+        assert found == expected, "the store holds other counts than were written"
+        assert (opened.counts("counts", sample) != matrix[sample]).nnz == 0, "a cell has other counts than it was given"
+        every_cell_once(stores[name], options.cells)
+        started = time.perf_counter()
+        open_store(stores[name])
+        print(f"opened in {time.perf_counter() - started:.2f} s")
+    print(f"{matrix.nnz / options.cells:,.0f} non-zeros a cell")
+    return folder / "plain.h5ad", stores
+
+
+def arms_of(options: argparse.Namespace, plain: Path, stores: dict[str, Path]) -> dict[str, tuple[Arm, list[Path]]]:
+    """Each way of reading, and the files it reads."""
+    arms: dict[str, tuple[Arm, list[Path]]] = {}
+    for name, store in stores.items():
+        shards = sorted((store / "shards").iterdir())
+        arms[f"{name}: its bytes in sequence"] = (sequential(shards, options.cells), shards)
+        for block in (64, 16, 1):
+            arms[f"{name}, block {block}, fetch 64"] = (from_store(store, block, 64), shards)
+    if options.features <= 100_000:  # dense minibatches of a million columns fit no memory
+        arms["AnnLoader, shuffle (densifies)"] = (from_annloader(plain), [plain])
+    arms["anndata backed, X[sorted 256]"] = (from_backed(plain), [plain])
+    return arms
 
 
 def main() -> None:
@@ -132,42 +186,36 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        store, plain = Path(folder, "store"), Path(folder, "plain.h5ad")
-        matrix = simulate(options.cells, options.features, options.nonzeros)
-        obs = pd.DataFrame(index=[f"c{i}" for i in range(options.cells)])
-        var = pd.DataFrame(index=[f"g{i}" for i in range(options.features)])
-        ad.AnnData(matrix, obs=obs, var=var).write_h5ad(plain)
-        started = time.perf_counter()
-        write_store(Cells(obs, {"counts": Part(MemoryRows(matrix), np.arange(options.cells), var)}), store)
-        seconds = time.perf_counter() - started
-        print(f"store written in {seconds:.1f} s from memory, {matrix.nnz / options.cells:,.0f} non-zeros a cell")
-        expected = float(matrix.sum(dtype=np.float64))
-        del matrix
-        shards = sorted((store / "shards").iterdir())
-        found = sum(float(block.sum(dtype=np.float64)) for _, block in open_store(store, verify=True).blocks("counts"))
-        assert found == expected, "the store holds other counts than were written"
-        sizes = {"h5ad": plain.stat().st_size, "store": sum(file.stat().st_size for file in shards)}
-        print(", ".join(f"{name} {size / options.cells / 1e3:.1f} kB a cell" for name, size in sizes.items()))
-        arms = {
-            "sequential read of the store's bytes": (sequential(shards, options.cells), shards),
-            "store, block 64, fetch 64": (from_store(store, 64, 64), shards),
-            "store, block 16, fetch 64": (from_store(store, 16, 64), shards),
-            "store, single cells, fetch 64": (from_store(store, 1, 64), shards),
-            "anndata backed, X[sorted 256]": (from_backed(plain), [plain]),
-            "AnnLoader, shuffle (densifies)": (from_annloader(plain), [plain]),
+        plain, stores = write_all(options, Path(folder))
+        arms = arms_of(options, plain, stores)
+        bytes_of = {
+            name: sum(file.stat().st_size for file in files) / options.cells for name, (_, files) in arms.items()
         }
-        results: dict[tuple[str, bool], list[tuple[float, float]]] = {}
+        results: dict[tuple[str, bool], list[tuple[float, float, float]]] = {}
         for seed in range(options.rounds):
             for cold in (True, False):
                 for name, (arm, files) in arms.items():
                     if cold:
                         forget(files)
                     results.setdefault((name, cold), []).append(measure(arm, seed, options.seconds))
-        print(f"{'way':38s} {'warm, k cells/s':>16s} {'cold, k cells/s':>16s} {'extra memory, GB':>17s}")
+        heads = (
+            "way",
+            "bytes a cell",
+            "warm, k cells/s",
+            "by CPU",
+            "cold, k cells/s",
+            "cold, MB/s",
+            "extra memory, GB",
+        )
+        print("| " + " | ".join(heads) + " |")
+        print("| --- | --- | --- | --- | --- | --- | --- |")
         for name in arms:
-            warm, cold = (statistics.median(rate for rate, _ in results[name, flag]) / 1e3 for flag in (False, True))
-            memory = max(extra for flag in (False, True) for _, extra in results[name, flag])
-            print(f"{name:38s} {warm:16.1f} {cold:16.1f} {memory:17.2f}")
+            warm, cold = (statistics.median(rate for rate, *_ in results[name, flag]) / 1e3 for flag in (False, True))
+            busy = statistics.median(rate for _, rate, _ in results[name, False]) / 1e3
+            memory = max(extra for flag in (False, True) for *_, extra in results[name, flag])
+            speed = cold * bytes_of[name] / 1e3
+            rates = f"{warm:.1f} | {busy:.1f} | {cold:.1f} | {speed:,.0f}"
+            print(f"| {name} | {bytes_of[name]:,.0f} | {rates} | {memory:.2f} |")
 
 
 if __name__ == "__main__":

@@ -89,6 +89,7 @@ def write_store(
     *,
     out: str | Path,
     shard_cells: int = 16384,
+    compact: bool = False,
     overwrite: bool = False,
     seed: int = 0,
     modality: str | None = None,
@@ -97,12 +98,12 @@ def write_store(
     force: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """Write cells as shuffled shards that train from disk."""
+    """Write cells as shuffled shards that train from disk; ``compact`` packs them, plain anndata opens the others."""
     from syncyte.data.store import write_store as write
 
     del quiet
     cells = open_data(data, modality, genome, layer, force)
-    return write(cells, Path(out), shard_cells=shard_cells, seed=seed, overwrite=overwrite)
+    return write(cells, Path(out), shard_cells=shard_cells, compact=compact, seed=seed, overwrite=overwrite)
 
 
 def harmonise(
@@ -116,6 +117,7 @@ def harmonise(
     executor: Executor | None = None,
     skip_failed: bool = False,
     shard_cells: int = 16384,
+    compact: bool = True,
     overwrite: bool = False,
     seed: int = 0,
     modality: str | None = None,
@@ -133,14 +135,12 @@ def harmonise(
         Reference folder. Regions become all of its regions, whatever a file's peaks.
     out
         Store to make. Parts stay in ``OUT.parts``, names of cells with few open regions in ``OUT.few_regions.tsv``.
-    chain
-        Chain file from the build of the peaks to that of the reference.
-    rule
-        ``largest``, ``any`` or ``fraction``: how the counts of a peak go to the regions it overlaps.
+    chain, rule
+        Chain file from the build of the peaks; counts of a peak go by ``largest``, ``any`` or ``fraction`` overlap.
     workers, executor
         Processes of this machine, or anything with ``submit`` as in ``concurrent.futures``, a dask client included.
-    skip_failed
-        Write the store without the files that failed; else one failure means no store.
+    skip_failed, compact
+        Write the store without files that failed. Pack its counts; else plain anndata opens the shards.
     force
         Go on where the genome build looks wrong or less than 30 % of peaks or counts lie in regions.
 
@@ -160,7 +160,7 @@ def harmonise(
         reference=Path(reference),
         out=Path(out).expanduser(),
         how=How(rule, None if chain is None else Path(chain).expanduser(), force),
-        options=Options(modality, layer, skip_failed, overwrite, seed, shard_cells),
+        options=Options(modality, layer, skip_failed, overwrite, seed, shard_cells, compact),
         executor=executor,
         workers=workers,
         told=None if quiet else Lines(),

@@ -190,7 +190,7 @@ def test_data_commands(calls):
     assert calls == [
         ("inspect_data", {"data": Path("A.h5mu"), **reading}),
         ("inspect_data", {"data": [Path("A.h5mu"), Path("B.h5ad")], **reading}),
-        ("write_store", {**one, "shard_cells": 100, "seed": 3, "overwrite": True}),
+        ("write_store", {**one, "shard_cells": 100, "compact": False, "seed": 3, "overwrite": True}),
         ("convert", {"data": Path("A.h5"), "out": Path("A.h5ad"), **reading, "quiet": True}),
     ]
 
@@ -199,11 +199,12 @@ def test_harmonise(calls, monkeypatch):
     monkeypatch.setattr("syncyte.cli.data._told", lambda done: ["told"])
     assert run(*["data", "harmonise", "A.h5ad", "B.h5ad", "--reference", "R", "--out", "S"]) == "told\n"
     words = "data harmonise A.h5ad --reference R --out S --chain C --rule any --workers 3 --skip-failed --force --quiet"
-    assert run(*words.split()) == ""
+    assert run(*words.split(), "--no-compact") == ""
     given = {name: COMMON[name] for name in ("modality", "layer", "force", "seed", "quiet")}
     given |= {"reference": Path("R"), "out": Path("S"), "chain": None, "rule": "largest", "workers": 1}
-    given |= {"skip_failed": False, "shard_cells": 16384, "overwrite": False}
+    given |= {"skip_failed": False, "shard_cells": 16384, "compact": True, "overwrite": False}
     other = {"chain": Path("C"), "rule": "any", "workers": 3, "skip_failed": True, "force": True, "quiet": True}
+    other |= {"compact": False}
     assert calls == [
         ("harmonise", {**given, "files": [Path("A.h5ad"), Path("B.h5ad")]}),
         ("harmonise", {**given, **other, "files": Path("A.h5ad")}),

@@ -164,6 +164,18 @@ def test_only_what_is_missing_or_changed_is_done(reference: Reference, tmp_path:
     assert run(files, reference, tmp_path / "store", How("any"), overwrite=True).made == 3
 
 
+def test_the_store_is_packed_unless_that_is_unwanted(reference: Reference, tmp_path: Path):
+    files = saved(tmp_path, a=atac(names(6, "a"), 1))
+    first = run(files, reference, tmp_path / "store")
+    assert [path.suffix for path in (first.path / "shards").iterdir()] == [".pack"]
+    packed = open_store(first.path).counts("atac").toarray()
+    with pytest.raises(DataError, match="a store of other files or options"):
+        run(files, reference, tmp_path / "store", compact=False)
+    second = run(files, reference, tmp_path / "store", compact=False, overwrite=True)
+    assert [path.suffix for path in (second.path / "shards").iterdir()] == [".h5ad"]
+    np.testing.assert_array_equal(open_store(second.path).counts("atac").toarray(), packed)
+
+
 def test_a_renamed_file_is_another_file(reference: Reference, tmp_path: Path):
     (path,) = saved(tmp_path, lane1=atac(names(6), 1))
     run([path], reference, tmp_path / "store")

@@ -65,13 +65,21 @@ def cells() -> Cells:
     return Cells(obs, parts, {"mapped": np.int64(7)})
 
 
+@pytest.fixture(params=[False, True], ids=["plain", "packed"])
+def compact(request) -> bool:
+    """Layout of the shards."""
+    return request.param
+
+
 def _same(left: sp.csr_matrix, right: sp.csr_matrix) -> bool:
     return left.shape == right.shape and (left != right).nnz == 0
 
 
-def test_a_store_gives_back_what_was_put_in(cells, tmp_path):
+def test_a_store_gives_back_what_was_put_in(cells, tmp_path, compact):
     steps = []
-    path = write_store(cells, tmp_path / "s", shard_cells=17, seed=3, progress=lambda *step: steps.append(step))
+    path = write_store(
+        cells, tmp_path / "s", shard_cells=17, compact=compact, seed=3, progress=lambda *step: steps.append(step)
+    )
     again = open_store(path, verify=True)
     assert again.names.equals(cells.names)
     assert steps[-1] == (2 * 140, 2 * 140)
@@ -89,8 +97,8 @@ def test_a_store_gives_back_what_was_put_in(cells, tmp_path):
     assert again.obs["when"].iloc[0].startswith("2024-01-01")
 
 
-def test_rows_come_in_the_order_asked_for_repeats_included(cells, tmp_path):
-    again = open_store(write_store(cells, tmp_path / "s", shard_cells=17))
+def test_rows_come_in_the_order_asked_for_repeats_included(cells, tmp_path, compact):
+    again = open_store(write_store(cells, tmp_path / "s", shard_cells=17, compact=compact))
     rows = np.random.default_rng(1).integers(0, len(cells), 250)
     for name in ("a", "b"):
         assert _same(again.counts(name, rows), cells.counts(name, rows))
@@ -152,26 +160,26 @@ def test_the_same_cells_and_seed_give_the_same_manifest(cells, tmp_path):
     assert first != entry("u", 2)
 
 
-def test_a_store_of_some_cells_of_a_store(cells, tmp_path):
-    first = open_store(write_store(cells, tmp_path / "s", shard_cells=17))
+def test_a_store_of_some_cells_of_a_store(cells, tmp_path, compact):
+    first = open_store(write_store(cells, tmp_path / "s", shard_cells=17, compact=compact))
     rows = np.flatnonzero(first.present("b"))[::-2]
-    second = open_store(write_store(first.take(rows).only(["b"]), tmp_path / "t", shard_cells=1000))
+    second = open_store(write_store(first.take(rows).only(["b"]), tmp_path / "t", shard_cells=1000, compact=compact))
     assert second.names.equals(cells.names[rows])
     assert second.modalities == ("b",)
     assert _same(second.counts("b"), cells.counts("b", rows))
 
 
-def test_cells_without_any_count_are_kept(tmp_path):
+def test_cells_without_any_count_are_kept(tmp_path, compact):
     obs = pd.DataFrame(index=list("uvw"))
     var = pd.DataFrame(index=["g", "h"])
     empty = Cells(obs, {"a": Part(MemoryRows(sp.csr_matrix((3, 2), dtype=np.float32)), np.arange(3), var)})
-    again = open_store(write_store(empty, tmp_path / "s", shard_cells=2), verify=True)
+    again = open_store(write_store(empty, tmp_path / "s", shard_cells=2, compact=compact), verify=True)
     assert again.counts("a").shape == (3, 2)
     assert again.counts("a").nnz == 0
 
 
-def test_rows_survive_pickling(cells, tmp_path):
-    again = open_store(write_store(cells, tmp_path / "s", shard_cells=17))
+def test_rows_survive_pickling(cells, tmp_path, compact):
+    again = open_store(write_store(cells, tmp_path / "s", shard_cells=17, compact=compact))
     rows = again.part("a").rows
     rows.read(np.arange(5))
     assert _same(pickle.loads(pickle.dumps(rows)).read(np.arange(80)), rows.read(np.arange(80)))
@@ -216,7 +224,7 @@ def _edit(path: Path, **changes: object) -> None:
         (lambda path: (path / "manifest.json").unlink(), "is not a store: it holds no manifest.json"),
         (lambda path: (path / "manifest.json").write_text("{"), "damaged at manifest.json: it is not JSON"),
         (lambda path: (path / "manifest.json").write_text("[]"), "is not the manifest of a store"),
-        (lambda path: _edit(path / "manifest.json", format_version=99), "of version 99; this syncyte reads up to 1"),
+        (lambda path: _edit(path / "manifest.json", format_version=99), "of version 99; this syncyte reads up to 2"),
         (lambda path: _edit(path / "manifest.json", cells="many"), "damaged at manifest.json: Setting 'cells'"),
         (lambda path: _edit(path / "manifest.json", cell_names_sha256="0"), "its cells are not those"),
     ],

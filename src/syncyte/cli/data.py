@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Store = Annotated[Path, typer.Option("--out", metavar="STORE", help="Folder of the store to make.", show_default=False)]
 ShardCells = Annotated[int, typer.Option("--shard-cells", min=1, metavar="N", help="Cells in a shard.")]
+Compact = Annotated[
+    bool, typer.Option("--compact/--no-compact", help="Pack the shards; else plain anndata can open them.")
+]
 app = typer.Typer(help="Look at files of cells and rewrite them.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -61,6 +64,7 @@ def harmonise(
     workers: Annotated[int, typer.Option("--workers", min=1, metavar="N", help="Processes.")] = 1,
     skip_failed: Annotated[bool, typer.Option("--skip-failed", help="Go on without files that fail.")] = False,
     shard_cells: ShardCells = 16384,
+    compact: Compact = True,
     overwrite: options.Overwrite = False,
     modality: options.Modality = None,
     layer: options.Layer = None,
@@ -100,6 +104,7 @@ def store(
     data: options.Data,
     out: Store,
     shard_cells: ShardCells = 16384,
+    compact: Compact = False,
     overwrite: options.Overwrite = False,
     modality: options.Modality = None,
     genome: options.Genome = None,
@@ -109,7 +114,7 @@ def store(
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write cells as shuffled shards that train from disk and that plain anndata can open.
+    """Write cells as shuffled shards that train from disk and, unless --compact, that plain anndata can open.
 
     Examples
     --------

@@ -62,7 +62,7 @@ class Options:
         Write the store of the files that did not fail.
     overwrite
         Replace what stands at the place of the store.
-    seed, shard_cells
+    seed, shard_cells, compact
         Of the store.
     """
 
@@ -72,6 +72,7 @@ class Options:
     overwrite: bool = False
     seed: int = 0
     shard_cells: int = 16384
+    compact: bool = True
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ def gather(
         out,
         seed=options.seed,
         shard_cells=options.shard_cells,
+        compact=options.compact,
         overwrite=options.overwrite,
         progress=lambda step, steps: told("store", step, steps, ""),
     )
@@ -204,7 +206,8 @@ def work_folder(out: Path) -> Path:
 
 def _made_of(jobs: Sequence[Job], options: Options) -> str:
     """Fingerprint of all that decides a store."""
-    return _digest([[job.source, dict(job.stamp)] for job in jobs] + [options.seed, options.shard_cells])
+    how = [options.seed, options.shard_cells, *(["compact"] if options.compact else [])]
+    return _digest([[job.source, dict(job.stamp)] for job in jobs] + how)
 
 
 def _few_of(out: Path) -> Path | None:

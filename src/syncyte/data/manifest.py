@@ -17,7 +17,9 @@ from syncyte.config import Config
 from syncyte.errors import ConfigError, DataError
 
 FORMAT = "syncyte-store"
-VERSION = 1
+VERSION = 2  # the newest that is read
+PLAIN, PACKED = "h5ad-csr", "packed"
+VERSIONS = {PLAIN: 1, PACKED: 2}  # what each layout is written as: older software opens all that it can read
 
 
 class StoredFile(Config):
@@ -53,7 +55,7 @@ class Manifest(Config):
 
     format: str
     format_version: int
-    layout: Literal["h5ad-csr"]
+    layout: Literal["h5ad-csr", "packed"]
     software: dict[str, str]
     cells: int
     cell_names_sha256: str
@@ -122,7 +124,7 @@ def describe_file(folder: Path, path: str) -> StoredFile:
     return StoredFile(path=path, bytes=(folder / path).stat().st_size, sha256=digest)
 
 
-def hash_names(names: pd.Index) -> str:
+def hash_names(names: pd.Index | list[str]) -> str:
     """SHA-256 of names, one a line."""
     return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()
 
