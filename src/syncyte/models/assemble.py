@@ -16,8 +16,10 @@ from syncyte.baselines.closed_form import fit_tie
 from syncyte.baselines.decode import OPEN_SCALE, Decoder
 from syncyte.baselines.start import LinearStart
 from syncyte.config import Config
+from syncyte.errors import ConfigError
 from syncyte.modalities import Layout, embedder, modalities
 from syncyte.models.cell import CellModel, CellSizes
+from syncyte.models.published import PublishedPatches, PublishedSizes
 from syncyte.nn.heads import MeanHead, RateHead, level_width
 from syncyte.nn.linear_path import LinearPath
 from syncyte.nn.region_head import RegionHead
@@ -46,7 +48,7 @@ class PathSpec(Config):
 
 
 class CellSpec(Config):
-    """Shape of a whole cell model."""
+    """Shape of a whole cell model; ``published`` puts the published layout in the place of everything learned."""
 
     modalities: dict[str, PathSpec]
     components: int
@@ -58,6 +60,7 @@ class CellSpec(Config):
     mixer_layers: int = 1
     dropout: float = 0.3
     attention_dropout: float = 0.1
+    published: bool = False
 
 
 def describe_start(
@@ -104,12 +107,28 @@ def empty_model(spec: CellSpec, layouts: Mapping[str, Layout]) -> CellModel:
         if shape.samples:
             mark_rows(paths[name].table)
         heads[name] = _empty_head(shape, spec.components, contexts, layouts[name], binary=not pearson)
-        if spec.layers:
+        if spec.layers and not spec.published:
             embedders[name] = embedder(layouts[name], spec.width, shape.components, shape.bins)
+    if spec.published:
+        return _published(spec, layouts, paths, heads)
     sizes = CellSizes(
         spec.hidden, spec.layers, spec.width, spec.heads, spec.mixer_layers, spec.dropout, spec.attention_dropout
     )
     return CellModel(paths, heads, spec.components, sizes, embedders=embedders, batches=spec.batches)
+
+
+def _published(
+    spec: CellSpec, layouts: Mapping[str, Layout], paths: Mapping[str, LinearPath], heads: Mapping[str, Head]
+) -> CellModel:
+    """Model whose latents are those of the published layout."""
+    (name,) = spec.modalities
+    layout = layouts[name]
+    if layout.slot_of is None:
+        raise ConfigError("The published layout has slots: set slots.atac above 0.")
+    sizes = PublishedSizes(layout.count, layout.slots, spec.width, spec.layers, spec.heads, spec.attention_dropout)
+    token_of, slot_of = torch.from_numpy(layout.token_of), torch.from_numpy(layout.slot_of)
+    network = PublishedPatches(sizes, token_of, slot_of, spec.components)
+    return CellModel(paths, heads, spec.components, CellSizes(hidden=0), published=network)
 
 
 def _empty_head(shape: PathSpec, components: int, contexts: int, layout: Layout, *, binary: bool) -> Head:

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from syncyte.errors import CapabilityError
+from syncyte.models.published import PublishedPatches
 from syncyte.nn.embed import TokenEmbedder
 from syncyte.nn.heads import MeanHead, RateHead
 from syncyte.nn.linear_path import LinearPath
@@ -57,6 +58,8 @@ class CellModel(nn.Module):
         Token embedder of each modality (needed where ``sizes.layers`` > 0).
     batches
         Number of technical batches whose effect the decoders may explain (0 for none).
+    published
+        Network of the published layout that makes the latents of the one modality there is, instead of all the above.
     """
 
     capabilities = ("encodes", "decodes")
@@ -76,8 +79,10 @@ class CellModel(nn.Module):
         *,
         embedders: Mapping[str, TokenEmbedder] | None = None,
         batches: int = 0,
+        published: PublishedPatches | None = None,
     ) -> None:
         super().__init__()
+        self.published = published
         self.names = tuple(paths)
         self.components, self.sizes = components, sizes
         self.paths = nn.ModuleDict(paths)  # type: ignore[assignment]
@@ -121,6 +126,10 @@ class CellModel(nn.Module):
             weights[name] = (weight, seen)
         flags = torch.stack([visible[name].whole for name in self.names], dim=1).float()
         context = (torch.stack(raw, dim=1) - self.context_mean) / self.context_sd * flags[..., None]
+        if self.published is not None:
+            name = self.names[0]
+            latent = self.published.embed(tokens[name], len(flags)) * flags
+            return Encoded(latent, latent, context, {name: latent})
         share = flags * self.blend.exp()
         share = share / share.sum(dim=1, keepdim=True).clamp_min(1e-6)
         leading = {name: part[:, : self.components] for name, part in parts.items()}

@@ -1,10 +1,10 @@
 """The published layout of CLM-Access as a network of its own, to be compared with: slots in patches, dense.
 
 A token is a patch: ``LayerNorm(patch embedding) + MLP(values of its slots)``. Slots are the regions of the patch in
-genome order, filled from the left, beyond ``slots`` cut off. Besides the patches there are a cell token and a padding
-token; attention is full. Post-norm blocks with one LayerNorm shared by both sublayers and a feed-forward layer of the
-token's width, as the released configuration has it (Yang et al., AAAI 2026; sizes in ``recipes.clm_access``). A head
-shared by all patches scores the slots.
+genome order, filled from the left; beyond the last one they begin anew. Besides the patches there are a cell token and
+a padding token; attention is full. Post-norm blocks with one LayerNorm shared by both sublayers and a feed-forward
+layer of the token's width, as the released configuration has it (CLM-Access, AAAI 2026,
+doi 10.1609/aaai.v40i1.37046; sizes in ``recipes.clm_access``). A head shared by all patches scores the slots.
 
 Not carried over: the last region of every patch, which the released code loses by an off-by-one; the cell and padding
 tokens, which it may mask; the same patches hidden in all cells stay the same, as published.
@@ -63,13 +63,20 @@ class PublishedPatches(nn.Module):
     sizes
         See ``PublishedSizes``.
     token_of, slot_of
-        ``(f,)`` patch of each region and its place in the patch; regions with places beyond the slots are cut off.
+        ``(f,)`` patch of each region and its slot.
+    components
+        Axes of the embedding: principal components of the mean over patches, see ``fit_readout``.
     """
+
+    readout: Tensor
+    middle: Tensor
 
     slot: Tensor
     real: Tensor
 
-    def __init__(self, sizes: PublishedSizes, token_of: Int[Tensor, "f"], slot_of: Int[Tensor, "f"]) -> None:
+    def __init__(
+        self, sizes: PublishedSizes, token_of: Int[Tensor, "f"], slot_of: Int[Tensor, "f"], components: int = 0
+    ) -> None:
         super().__init__()
         self.sizes = sizes
         width = sizes.width
@@ -83,19 +90,20 @@ class PublishedPatches(nn.Module):
             nn.Dropout(sizes.dropout),
         )
         self.blocks = nn.ModuleList(PublishedBlock(width, sizes.heads, sizes.dropout) for _ in range(sizes.layers))
+        self.register_buffer("readout", torch.zeros(width, components))
+        self.register_buffer("middle", torch.zeros(width))
         self.head = nn.Sequential(nn.Linear(width, width), nn.LeakyReLU(), nn.Linear(width, sizes.slots))
-        kept = slot_of < sizes.slots
-        flat = torch.where(kept, token_of * sizes.slots + slot_of, torch.full_like(token_of, -1))
+        flat = token_of * sizes.slots + slot_of
         self.register_buffer("slot", flat, persistent=False)  # both follow from the vocabulary
         real = torch.zeros(sizes.patches * sizes.slots, dtype=torch.bool)
-        real[flat[kept]] = True
+        real[flat] = True
         self.register_buffer("real", real.view(sizes.patches, sizes.slots), persistent=False)
 
     def dense(self, tokens: Tokens, cells: int) -> Float[Tensor, "b p s"]:
         """Openings of cells in slots: 1 open, 0 closed, ``EMPTY`` where a patch has no further region."""
         out = torch.where(self.real, 0.0, EMPTY).flatten().repeat(cells, 1)
         place = self.slot[tokens.feature]
-        use = (place >= 0) & (tokens.value > 0)
+        use = tokens.value > 0
         out[tokens.cell[use], place[use]] = 1.0
         return out.view(cells, self.sizes.patches, self.sizes.slots)
 
@@ -115,6 +123,24 @@ class PublishedPatches(nn.Module):
         for block in self.blocks:
             states = block(states, valid)
         return states
+
+    def pooled(self, tokens: Tokens, cells: int) -> Float[Tensor, "b d"]:
+        """Mean state of the patches of whole cells, as the published embedding has it."""
+        return self.forward(self.dense(tokens, cells))[:, 1:-1].mean(dim=1)
+
+    def embed(self, tokens: Tokens, cells: int) -> Float[Tensor, "b k"]:
+        """Leading principal components of the pooled state, in units of the first one's standard deviation."""
+        return (self.pooled(tokens, cells) - self.middle) @ self.readout
+
+    @torch.no_grad()
+    def fit_readout(self, pooled: Float[Tensor, "n d"]) -> None:
+        """Principal components of pooled states of training cells."""
+        self.middle.copy_(pooled.mean(dim=0))
+        _, spread, axes = torch.linalg.svd(pooled - self.middle, full_matrices=False)
+        count = min(self.readout.shape[1], len(axes))
+        first = (spread[0] / max(len(pooled), 1) ** 0.5).clamp_min(1e-8)
+        self.readout.zero_()
+        self.readout[:, :count] = axes[:count].T / first
 
     def loss(self, values: Float[Tensor, "b p s"], hidden: Bool[Tensor, "p"]) -> tuple[Tensor, Tensor]:
         """Mean binary cross-entropy over the real slots of hidden patches, and how many they are."""

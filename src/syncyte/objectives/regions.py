@@ -44,6 +44,33 @@ def hide_regions(
     return Visible(present, entries=seen, share=torch.where(gone, 0.0, 1.0 - scattered))
 
 
+class MaskedSlots(nn.Module):
+    """Objective of the published layout: the same patches are hidden in all cells of a minibatch.
+
+    Parameters
+    ----------
+    modality
+        Which is reconstructed.
+    ratio
+        Share of patches hidden.
+    """
+
+    def __init__(self, modality: str, *, ratio: float) -> None:
+        super().__init__()
+        self.modality, self.ratio = modality, ratio
+
+    def forward(self, model: CellModel, batch: Batch, generator: torch.Generator) -> Loss:
+        """Mean binary cross-entropy of the slots of hidden patches."""
+        network = model.published
+        assert network is not None
+        values = network.dense(batch.tokens[self.modality], len(batch))
+        order = torch.rand(network.sizes.patches, generator=generator, device=generator.device)
+        hidden = torch.zeros(len(order), dtype=torch.bool)
+        hidden[order.argsort()[: max(1, round(self.ratio * len(order)))].cpu()] = True
+        total, count = network.loss(values, hidden.to(values.device))
+        return Loss(total, {"slots": total.detach()}, {"slots": count})
+
+
 class MaskedRegions(nn.Module):
     """Predict hidden regions from the visible ones of the same cell.
 

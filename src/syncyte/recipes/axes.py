@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from syncyte.data.cells import Cells
 from syncyte.data.load import predict_batches
 from syncyte.models.cell import everything, gated_latent
+from syncyte.models.published import PublishedPatches
 from syncyte.recipes.base import Assembled
 
 MOST_CELLS = 5_000
@@ -25,6 +26,9 @@ def embedding_axes(built: Assembled, cells: Cells, device: torch.device, seed: i
     be taken out. Fitted on training cells, of which each set of modalities is shown alone.
     """
     config, model = built.config.embedding, built.model
+    if model.published is not None:
+        _fit_readout(model.published, built, cells, device, seed)
+        return {"embedding.scale": np.ones(model.components, dtype=np.float32)}
     strength = built.start.encoders[model.names[0]].strength[: model.components]
     found = {"embedding.scale": strength}
     if config.floor and len(model.names) == 1:
@@ -40,6 +44,18 @@ def embedding_axes(built: Assembled, cells: Cells, device: torch.device, seed: i
             shown = cells.take(np.sort(rows[have])).only(names)
             found[f"embedding.depth.{'+'.join(names)}"] = _slopes(built, shown, device, config.depth)
     return found
+
+
+@torch.no_grad()
+def _fit_readout(network: PublishedPatches, built: Assembled, cells: Cells, device: torch.device, seed: int) -> None:
+    """Axes of the published layout: principal components of pooled states of training cells."""
+    rows = np.sort(np.random.default_rng(seed).permutation(built.split.train)[:MOST_CELLS])
+    name = built.model.names[0]
+    pooled = [
+        network.pooled(batch.to(device).tokens[name], len(batch))
+        for batch in predict_batches(cells.take(rows), built.tokenizers, 16)
+    ]
+    network.fit_readout(torch.cat(pooled))
 
 
 @torch.no_grad()

@@ -49,7 +49,7 @@ class StartConfig(Config):
 
 
 class SizesConfig(Config):
-    """Sizes of the learned residual, see ``CellSizes``."""
+    """Sizes of the learned residual, see ``CellSizes``; ``published`` replaces it by the published layout."""
 
     hidden: int = 128
     layers: int = 0
@@ -58,6 +58,7 @@ class SizesConfig(Config):
     mixer_layers: int = 1
     dropout: float = 0.5
     attention_dropout: float = 0.1
+    published: bool = False
 
 
 class MaskingConfig(Config):

@@ -73,12 +73,58 @@ def small() -> CellRecipe:
     return _recipe("small", (2, 1, 2), sizes={"layers": 2}, stage={"lr": 5e-4, "ema": 0.98})
 
 
+def base() -> CellRecipe:
+    """A table that learns and eight layers of width 256 over 512 patches: a corpus, and a GPU."""
+    sizes = {"layers": 8, "width": 256, "heads": 8, "hidden": 512, "dropout": 0.2}
+    return _recipe(
+        "base",
+        (3, 3, 5),
+        sizes=sizes,
+        start={"private": 64},
+        samples={"atac": 16384},
+        tokens={"rna": 1024, "atac": 512},
+        groups={"rna": 0, "atac": 512},
+        stage={"lr": 3e-4, "warmup_steps": 500, "lr_factors": {"level": 0.0, r"bias$": 0.1}},
+    )
+
+
+def paper() -> CellRecipe:
+    """The published layout and sizes, without its off-by-one: 1,998 patches of 600 slots, 8 layers of width 256.
+
+    Patches are hidden as published: 15 %, the same ones in all cells of a minibatch.
+    """
+    return _recipe(
+        "paper",
+        (15, 0, 0),
+        sizes={"layers": 8, "width": 256, "heads": 8, "published": True},
+        start={"mode": "none"},
+        tokens={"rna": 0, "atac": 1998},
+        groups={"rna": 0, "atac": 1998},
+        slots={"rna": 0, "atac": 600},
+        masking={"ratio": {"rna": 0.0, "atac": 0.15}},
+        embedding={"floor": False, "depth": None},
+        stages={
+            "atac": masked_stage(
+                "atac",
+                {"slots": 1.0},
+                15,
+                lr=1e-4,
+                weight_decay=0.01,
+                betas=(0.9, 0.999),
+                warmup_steps=10_000,
+                batch_size=8,
+                lr_factors={},
+            )
+        },
+    )
+
+
 recipes.add("clm_access")(
     Recipe(
         "clm_access",
         NAMES,
         ("embed", "integrate", "annotate", "translate", "evaluate"),
-        {"tiny": tiny, "lite": lite, "small": small},
+        {"tiny": tiny, "lite": lite, "small": small, "base": base, "paper": paper},
         objectives,
         adapt,
         needs,

@@ -11,8 +11,9 @@ from torch import nn
 
 from syncyte.baselines.start import FEW_PAIRS
 from syncyte.data.cells import Cells
+from syncyte.errors import ConfigError
 from syncyte.objectives.masked import Augmented, MaskedShare, MaskedWhole
-from syncyte.objectives.regions import MaskedRegions
+from syncyte.objectives.regions import MaskedRegions, MaskedSlots
 from syncyte.recipes.base import CellRecipe
 from syncyte.train.plan import StageConfig
 
@@ -52,6 +53,7 @@ def objectives(config: CellRecipe, names: tuple[str, ...]) -> dict[str, nn.Modul
         found["regions"] = MaskedRegions(
             "atac", ratio=masking.ratio["atac"], whole=masking.patches, augmented=augmented
         )
+        found["slots"] = MaskedSlots("atac", ratio=masking.ratio["atac"])
     if len(names) > 1:
         found["whole"] = MaskedWhole(names, augmented=augmented)
     return found
@@ -60,6 +62,11 @@ def objectives(config: CellRecipe, names: tuple[str, ...]) -> dict[str, nn.Modul
 def adapt(config: CellRecipe, cells: Cells) -> tuple[CellRecipe, list[str]]:
     """Drop stages whose modality is absent, and say how few pairs are used."""
     names = tuple(name for name in NAMES if name in cells.modalities)
+    if config.sizes.published and names != ("atac",):
+        raise ConfigError(
+            f"The published layout reads ATAC alone; the cells have {' and '.join(names)}. Give cells with ATAC only "
+            "(--modality atac), or another preset."
+        )
     pairs = int((cells.present(NAMES[0]) & cells.present(NAMES[1])).sum()) if len(names) > 1 else 0
     available = set(objectives(config, names)) - ({"whole"} if pairs < 2 else set())
     notes = []
@@ -80,7 +87,7 @@ def adapt(config: CellRecipe, cells: Cells) -> tuple[CellRecipe, list[str]]:
 
 def needs(config: CellRecipe) -> dict[str, tuple[str, ...]]:
     """Modalities a cell must have to be of use in each stage."""
-    wanted = {"share_rna": ("rna",), "share_atac": ("atac",), "regions": ("atac",), "whole": NAMES}
+    wanted = {"share_rna": ("rna",), "share_atac": ("atac",), "regions": ("atac",), "slots": ("atac",), "whole": NAMES}
     return {
         stage.name: tuple(dict.fromkeys(name for key in stage.objectives for name in wanted[key]))
         for stage in config.stages.values()

@@ -170,6 +170,8 @@ def _read(trained: Trained, batch: Batch, *, names: tuple[str, ...], private: bo
     for name in names:
         index = model.names.index(name)
         latent, amounts, _, _ = model.paths[name](batch.tokens[name], Visible(batch.present[name]))
+        if model.published is not None:
+            latent = model.published.embed(batch.tokens[name], len(batch))
         context = (amounts.clamp_min(1).log() - model.context_mean[index]) / model.context_sd[index]
         shared = latent.shape[1] > model.components  # else all components are the modality's own, fitted on it alone
         first = model.components if private and shared else 0
