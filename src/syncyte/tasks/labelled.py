@@ -19,6 +19,7 @@ from syncyte.data.cells import Cells
 from syncyte.errors import DataError
 
 MOST_CELLS = 100_000  # reference cells learned from; more are drawn at random
+FEW_LABELS = 1500  # cells below which every fold is held out in turn, and axes alone are the usual evidence
 MOST_FOLDS, MOST_HELD, RANDOM_FOLDS, PARTS = 10, 3, 5, 3
 PLACEHOLDERS = frozenset({"", "nan", "none", "na", "n/a", "unassigned"})
 
@@ -128,7 +129,8 @@ def label_reference(cells: Cells, label_key: str, batch_key: str | None, recipe:
     enough = min(30, len(cells) // 20)
     large = tuple(fold for fold, rows in enumerate(groups) if len(rows) >= enough)
     new = [fold for fold in large if unseen[groups[fold]].all()]
-    held = tuple(sorted(rng.permutation(new or large)[:MOST_HELD].tolist()))
+    most = MOST_HELD if len(cells) >= FEW_LABELS else len(large)  # few cells must all help to choose
+    held = tuple(sorted(rng.permutation(new or large)[:most].tolist()))
     kind = f"technical batches of {key!r}: {', '.join(names[fold] for fold in held)}" if names else "random parts"
     how = f"{kind} ({'not ' if new else ''}seen when the model was trained)"
     return Labelled(cells, codes.astype(np.int64), tuple(classes), folds, parts, large, held, not new, how)

@@ -25,7 +25,7 @@ from syncyte.baselines.encode import CLIP
 from syncyte.baselines.residual import Residual, ResidualMatrix
 from syncyte.data.cells import Cells
 from syncyte.tasks.calibrate import fit_temperature, log_loss, temper
-from syncyte.tasks.labelled import Labelled
+from syncyte.tasks.labelled import FEW_LABELS, Labelled
 from syncyte.tasks.trained import Trained
 from syncyte.types import Batch, Visible
 
@@ -37,7 +37,6 @@ NEAR = 1.05  # log losses within this factor of the least count as equal; labels
 EQUAL = 0.005  # and so do qualities this close to the best
 BELOW_LAST = 0.99  # of the last singular value is the floor of axes
 BETTER = 0.93  # other blocks are taken for a log loss below this share of what the usual ones give
-FEW_LABELS = 1500  # cells below which axes alone are the usual block
 BLOCKS: tuple[tuple[str, ...], ...] = (
     ("profiles", "latents"),
     ("profiles",),
