@@ -31,7 +31,8 @@ from syncyte.types import Batch, Visible
 
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 WEIGHTS = (0.0, 0.25, 0.5, 1.0)
-FIRST_STRENGTH = 0.1
+NARROW = (3.0, 10.0)  # more of them for axes, which are narrower than standardised evidence
+FIRST_STRENGTH, FIRST_NARROW = 0.1, 1.0
 MOST_TRIED = 8000  # cells a trial learns from; the final fit takes all
 NEAR = 1.05  # log losses within this factor of the least count as equal; labels decide between them
 EQUAL = 0.005  # and so do qualities this close to the best
@@ -197,12 +198,14 @@ class Probe:
         """Blocks of one modality after the other, then penalty and class weights, on the held folds."""
         # the more labels, the more can be learned beside the order of the axes; few are not asked to tell which
         usual = BLOCKS[0] if len(self.labelled.codes) >= FEW_LABELS else ("axes",)
-        choice = self._scored(Choice(dict.fromkeys(self.evidence, usual)))
+        choice = self._scored(_first(dict.fromkeys(self.evidence, usual)))
         for name in self.evidence:  # given those of the others: what one lacks, another may bring
-            others = [self._scored(replace(choice, blocks={**choice.blocks, name: one})) for one in BLOCKS]
+            others = [self._scored(_first({**choice.blocks, name: one})) for one in BLOCKS]
             best = min(others, key=lambda trial: trial.loss)
             choice = best if best.loss < BETTER * choice.loss else choice
-        trials = [self._scored(Choice(choice.blocks, *both)) for both in product(STRENGTHS, WEIGHTS)]
+        narrow = any("axes" in blocks for blocks in choice.blocks.values())
+        strengths = STRENGTHS + NARROW if narrow else STRENGTHS
+        trials = [self._scored(Choice(choice.blocks, *both)) for both in product(strengths, WEIGHTS)]
         least = min(trial.loss for trial in trials)
         near = [trial for trial in trials if trial.loss <= NEAR * least]
         enough = max(trial.quality for trial in near) - EQUAL
@@ -278,6 +281,12 @@ class Probe:
         if len(chance):
             chance[:, model.classes_] = model.predict_proba((np.hstack(asked) - middle) * scale)
         return chance
+
+
+def _first(blocks: dict[str, tuple[str, ...]]) -> Choice:
+    """Blocks with the penalty at which they are compared."""
+    narrow = any("axes" in names for names in blocks.values())
+    return Choice(blocks, FIRST_NARROW if narrow else FIRST_STRENGTH)
 
 
 def _regression(x: NDArray[np.float32], codes: NDArray[np.int64], choice: Choice) -> Any:
