@@ -1,11 +1,11 @@
-"""One training step at 1.2 million regions: the published layout against ours at equal width and layers, in cells a second.
+"""One training step at 1.2 million regions: the published layout against ours at equal width and layers.
 
     OMP_NUM_THREADS=2 python benchmarks/access_step.py --chrom-sizes hg38.chrom.sizes [--width 64] [--layers 2]
 
-Simulated cells of about 1,500 open regions. The published layout is dense (1,998 patches of 600 slots, full attention over
-2,000 tokens, 15 % of the patches hidden); ours hides 30 % of the regions and learns from open and sampled ones. A step is
-forward, backward and optimiser; minibatches are in memory. Arms alternate, medians are printed. Weights are random:
-this is about time.
+Simulated cells of about 1,500 open regions. The published layout is dense (1,998 patches of 600 slots, full attention
+over 2,000 tokens, 15 % of the patches hidden); ours hides 30 % of the regions and learns from open and sampled ones. A
+step is forward, backward and optimiser; minibatches are in memory. Arms alternate, medians of cells a second are
+printed. Weights are random: this is about time.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def main() -> None:
         "ours, no attention": arm(cells, given, "no attention", 96, 128),
     }
     rates: dict[str, list[float]] = {name: [] for name in arms}
-    for name, step in arms.items():
+    for step in arms.values():
         step(0)
     for _ in range(given.rounds):
         for name, step in arms.items():
@@ -103,9 +103,8 @@ def main() -> None:
                 number += 1
             rates[name].append(done / (time.perf_counter() - began))
     middle = {name: statistics.median(values) for name, values in rates.items()}
-    print(
-        f"`{shlex.join(['python', *sys.argv])}`\n\nWidth {given.width}, {given.layers} layers, {torch.get_num_threads()} threads.\n"
-    )
+    print(f"`{shlex.join(['python', *sys.argv])}`\n")
+    print(f"Width {given.width}, {given.layers} layers, {torch.get_num_threads()} threads.\n")
     print("| training step | cells a second | times the published layout |\n| --- | --- | --- |")
     for name, value in middle.items():
         print(f"| {name} | {value:.1f} | {value / middle['published layout']:.1f} |")

@@ -98,12 +98,16 @@ def write_store(
     force: bool = False,
     quiet: bool = False,
 ) -> Path:
-    """Write cells as shuffled shards that train from disk; ``compact`` packs them, plain anndata opens the others."""
+    """Write cells as shuffled shards that train from disk.
+
+    Shards are files that plain anndata opens. With ``compact`` they take a fifth of the bytes, and syncyte alone reads
+    them; ``convert`` makes a plain file of such a store.
+    """
     from syncyte.data.store import write_store as write
 
     del quiet
     cells = open_data(data, modality, genome, layer, force)
-    return write(cells, Path(out), shard_cells=shard_cells, compact=compact, seed=seed, overwrite=overwrite)
+    return write(cells, Path(out), shard_cells=shard_cells, seed=seed, overwrite=overwrite, compact=compact)
 
 
 def harmonise(
@@ -136,11 +140,12 @@ def harmonise(
     out
         Store to make. Parts stay in ``OUT.parts``, names of cells with few open regions in ``OUT.few_regions.tsv``.
     chain, rule
-        Chain file from the build of the peaks; counts of a peak go by ``largest``, ``any`` or ``fraction`` overlap.
+        Chain file from the build of the peaks; how a peak's counts go to regions: ``largest``, ``any``, ``fraction``.
     workers, executor
         Processes of this machine, or anything with ``submit`` as in ``concurrent.futures``, a dask client included.
     skip_failed, compact
-        Write the store without files that failed. Pack its counts; else plain anndata opens the shards.
+        Write the store without the files that failed (else one failure means no store); pack its counts, for syncyte
+        alone to read (else plain anndata opens the shards, each of which repeats all names).
     force
         Go on where the genome build looks wrong or less than 30 % of peaks or counts lie in regions.
 

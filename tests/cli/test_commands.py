@@ -199,7 +199,7 @@ def test_harmonise(calls, monkeypatch):
     monkeypatch.setattr("syncyte.cli.data._told", lambda done: ["told"])
     assert run(*["data", "harmonise", "A.h5ad", "B.h5ad", "--reference", "R", "--out", "S"]) == "told\n"
     words = "data harmonise A.h5ad --reference R --out S --chain C --rule any --workers 3 --skip-failed --force --quiet"
-    assert run(*words.split(), "--no-compact") == ""
+    assert run(*words.split(), "--plain") == ""
     given = {name: COMMON[name] for name in ("modality", "layer", "force", "seed", "quiet")}
     given |= {"reference": Path("R"), "out": Path("S"), "chain": None, "rule": "largest", "workers": 1}
     given |= {"skip_failed": False, "shard_cells": 16384, "compact": True, "overwrite": False}

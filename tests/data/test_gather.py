@@ -164,18 +164,6 @@ def test_only_what_is_missing_or_changed_is_done(reference: Reference, tmp_path:
     assert run(files, reference, tmp_path / "store", How("any"), overwrite=True).made == 3
 
 
-def test_the_store_is_packed_unless_that_is_unwanted(reference: Reference, tmp_path: Path):
-    files = saved(tmp_path, a=atac(names(6, "a"), 1))
-    first = run(files, reference, tmp_path / "store")
-    assert [path.suffix for path in (first.path / "shards").iterdir()] == [".pack"]
-    packed = open_store(first.path).counts("atac").toarray()
-    with pytest.raises(DataError, match="a store of other files or options"):
-        run(files, reference, tmp_path / "store", compact=False)
-    second = run(files, reference, tmp_path / "store", compact=False, overwrite=True)
-    assert [path.suffix for path in (second.path / "shards").iterdir()] == [".h5ad"]
-    np.testing.assert_array_equal(open_store(second.path).counts("atac").toarray(), packed)
-
-
 def test_a_renamed_file_is_another_file(reference: Reference, tmp_path: Path):
     (path,) = saved(tmp_path, lane1=atac(names(6), 1))
     run([path], reference, tmp_path / "store")
@@ -264,7 +252,7 @@ import os, signal, sys
 from pathlib import Path
 from tests.data.made import SCHEMAS
 from tests.data.test_gather import run
-from syncyte.data import parts, store
+from syncyte.data import parts, scatter
 from syncyte.genome.reference import Reference
 
 calls = 0
@@ -278,8 +266,8 @@ def count(original):
     return counted
 
 parts.check_raw = count(parts.check_raw)
-store.check_raw = count(store.check_raw)
-parts.FIRST_ROWS = parts.MOST_ROWS = store.BLOCK = 4
+scatter.check_raw = count(scatter.check_raw)
+parts.FIRST_ROWS = parts.MOST_ROWS = scatter.BLOCK = 4
 folder = Path(sys.argv[2])
 run(sorted(folder.glob("*.h5ad")), Reference.load(sys.argv[3]), folder / "store")
 """
@@ -305,7 +293,7 @@ def test_a_kill_leaves_nothing_half_done(reference: Reference, tmp_path: Path, w
 
 def test_memory_does_not_grow_with_the_cells(reference: Reference, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("syncyte.data.parts.ENTRIES", 20_000)
-    monkeypatch.setattr("syncyte.data.store.BLOCK", 200)
+    monkeypatch.setattr("syncyte.data.scatter.BLOCK", 200)
     peak = {}
     for count in (200, 1000, 10_000):  # the first warms up
         (path,) = saved(tmp_path, **{f"n{count}": atac(names(count), 1)})

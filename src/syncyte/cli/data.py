@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Store = Annotated[Path, typer.Option("--out", metavar="STORE", help="Folder of the store to make.", show_default=False)]
 ShardCells = Annotated[int, typer.Option("--shard-cells", min=1, metavar="N", help="Cells in a shard.")]
 Compact = Annotated[
-    bool, typer.Option("--compact/--no-compact", help="Pack the shards; else plain anndata can open them.")
+    bool, typer.Option("--compact/--plain", help="Pack counts for syncyte alone, or write shards that anndata opens.")
 ]
 app = typer.Typer(help="Look at files of cells and rewrite them.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -114,12 +114,12 @@ def store(
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write cells as shuffled shards that train from disk and, unless --compact, that plain anndata can open.
+    """Write cells as shuffled shards that train from disk and that plain anndata can open, unless they are compact.
 
     Examples
     --------
     syncyte data store cells.h5mu --out store
-    syncyte data store one.h5 two.h5 three.h5 --genome hg38 --out store
+    syncyte data store one.h5 two.h5 three.h5 --genome hg38 --compact --out store
     """
     del device  # nothing is computed on a device
     options.call("write_store", locals())

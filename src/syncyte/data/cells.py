@@ -36,6 +36,14 @@ class Rows(Protocol):
         ...
 
 
+class Held(Protocol):
+    """Rows that are read once and then taken by their positions, perhaps many times: a CSR matrix is one."""
+
+    def __getitem__(self, positions: NDArray[np.int64]) -> sp.csr_matrix:
+        """``(len(positions), f)`` counts."""
+        ...
+
+
 @dataclass(frozen=True)
 class MemoryRows:
     """Rows of a CSR matrix in memory."""
@@ -202,6 +210,11 @@ class Cells:
         indptr = np.zeros(len(index) + 1, dtype=block.indptr.dtype)
         indptr[have + 1] = np.diff(block.indptr)
         return sp.csr_matrix((block.data, block.indices, np.cumsum(indptr)), shape=(len(index), block.shape[1]))
+
+    def hold(self, modality: str, rows: NDArray[np.int64]) -> Held:
+        """Counts of the asked cells, to take some of them at a time; packed ones stay packed until they are taken."""
+        held = getattr(self.part(modality).rows, "hold", None)
+        return self.counts(modality, rows) if held is None else held(self.part(modality).index[rows])
 
     def blocks(
         self, modality: str, rows: NDArray[np.int64] | None = None, size: int = BLOCK

@@ -154,8 +154,8 @@ def gather(
         out,
         seed=options.seed,
         shard_cells=options.shard_cells,
-        compact=options.compact,
         overwrite=options.overwrite,
+        compact=options.compact,
         progress=lambda step, steps: told("store", step, steps, ""),
     )
     return Gathered(out, cells.report, len(todo) - len(failed), len(jobs) - len(todo), failed, few)
@@ -206,8 +206,9 @@ def work_folder(out: Path) -> Path:
 
 def _made_of(jobs: Sequence[Job], options: Options) -> str:
     """Fingerprint of all that decides a store."""
-    how = [options.seed, options.shard_cells, *(["compact"] if options.compact else [])]
-    return _digest([[job.source, dict(job.stamp)] for job in jobs] + how)
+    return _digest(
+        [[job.source, dict(job.stamp)] for job in jobs] + [options.seed, options.shard_cells, options.compact]
+    )
 
 
 def _few_of(out: Path) -> Path | None:

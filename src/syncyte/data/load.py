@@ -1,6 +1,6 @@
 """From cells to minibatches of tensors.
 
-Each fetch of the sampler is read once, in storage order; minibatches are sliced from it as CSR and handed to one
+Each fetch of the sampler is read once, in storage order; minibatches are taken from it as CSR and handed to one
 tokenizer a modality, in numpy. A background thread stays two minibatches ahead. The only file of ``data`` that imports
 torch, and only when a minibatch is made. Leaves out: the order (``data.sample``), what a token is (the modalities).
 """
@@ -8,7 +8,7 @@ torch, and only when a minibatch is made. Leaves out: the order (``data.sample``
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from syncyte.data.cells import BLOCK, Cells
+from syncyte.data.cells import BLOCK, Cells, Held
 from syncyte.data.sample import BlockSampler, Fetch, storage_order
 from syncyte.errors import DataError
 from syncyte.types import Batch, Tokens
@@ -95,8 +95,9 @@ class Loader:
         return read_ahead(batches, self.ahead) if self.ahead else batches
 
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        for rows, batches in self.sampler.fetches(epoch, start):
-            counts = {name: self.cells.counts(name, rows) for name in self.tokenizers if name in self.cells.parts}
+        names = [name for name in self.tokenizers if name in self.cells.parts]
+        fetches = held(self.cells, names, self.sampler.fetches(epoch, start), ahead=self.ahead > 0)
+        for rows, batches, counts in fetches:
             for positions in batches:
                 yield self._batch(rows[positions], {name: block[positions] for name, block in counts.items()})
             del counts  # one buffer at a time: the next is read before these names are bound again
@@ -145,6 +146,18 @@ def predict_batches(
     fetch = max(1, BLOCK // batch_size)  # nothing is shuffled, so a large buffer would only take memory
     sampler = BlockSampler(rows, batch_size, fetch=fetch, shuffle=False)
     return Loader(cells, tokenizers, sampler, covariates or {}).epoch()
+
+
+def held(
+    cells: Cells, names: Sequence[str], fetches: Iterator[Fetch], ahead: bool = True
+) -> Iterator[tuple[NDArray[np.int64], list[NDArray[np.int64]], dict[str, Held]]]:
+    """Rows, minibatches and counts of each fetch; packed counts of the next are read while one is decoded.
+
+    Counts that are not packed take several times the room, so that of them one fetch is held at a time.
+    """
+    reads = ((rows, batches, {name: cells.hold(name, rows) for name in names}) for rows, batches in fetches)
+    packed = all(hasattr(cells.parts[name].rows, "hold") for name in names)
+    return read_ahead(reads, 1) if ahead and packed and names else reads
 
 
 def read_ahead(items: Iterator[T], depth: int) -> Iterator[T]:

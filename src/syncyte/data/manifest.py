@@ -1,6 +1,6 @@
 """The manifest of a store: what its files are, and whether they still are.
 
-Leaves out: the content of the files (``data.store``, ``data.shards``).
+Leaves out: the content of the files (``data.store``, ``data.shards``, ``data.packed``).
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from syncyte.config import Config
 from syncyte.errors import ConfigError, DataError
 
 FORMAT = "syncyte-store"
-VERSION = 2  # the newest that is read
-PLAIN, PACKED = "h5ad-csr", "packed"
-VERSIONS = {PLAIN: 1, PACKED: 2}  # what each layout is written as: older software opens all that it can read
+Layout = Literal["h5ad-csr", "packed"]
+VERSIONS: dict[Layout, int] = {"h5ad-csr": 1, "packed": 2}  # of the format, which began with the first layout
 
 
 class StoredFile(Config):
@@ -55,7 +54,7 @@ class Manifest(Config):
 
     format: str
     format_version: int
-    layout: Literal["h5ad-csr", "packed"]
+    layout: Layout
     software: dict[str, str]
     cells: int
     cell_names_sha256: str
@@ -87,9 +86,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise DataError(
             f"{path} is not the manifest of a store (format {FORMAT!r} expected). Give a folder written by syncyte."
         )
-    if not isinstance(version := values.get("format_version"), int) or version > VERSION:
+    if not isinstance(version := values.get("format_version"), int) or version > max(VERSIONS.values()):
         raise DataError(
-            f"The store {folder} is of version {version}; this syncyte reads up to {VERSION}. "
+            f"The store {folder} is of version {version}; this syncyte reads up to {max(VERSIONS.values())}. "
             "Update it: pip install -U syncyte"
         )
     try:
@@ -124,7 +123,7 @@ def describe_file(folder: Path, path: str) -> StoredFile:
     return StoredFile(path=path, bytes=(folder / path).stat().st_size, sha256=digest)
 
 
-def hash_names(names: pd.Index | list[str]) -> str:
+def hash_names(names: pd.Index) -> str:
     """SHA-256 of names, one a line."""
     return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()
 

@@ -1,18 +1,21 @@
-"""Compiled loops that write CSR rows as words of 64 bits and read them back.
+"""Compiled loops that turn rows of counts into words of bits and back.
 
-A row of n entries with gaps g (columns skipped before each) and counts v + 1 is::
+A cell is a run of 32-bit words: a checksum, then bits from the lowest up, the last word filled with zeros::
 
-    head     low (bits 0-7), more (bits 8-15), zero (16-31), checksum of the row (32-63)
-    gaps     a one behind g >> low zeros, for each entry
-    counts   a one behind min(v >> more, ESCAPE) zeros
-    lows     low bits of g and above them more bits of v, low + more bits an entry
-    escapes  v in 32 bits, where v >> more reaches ESCAPE
+    5 bits  k of the gaps
+    2 bits  how counts are told: 0 all are ones, 1 PLACES, 2 PLAIN
+    list    gaps between columns, less one (the first from -1)
+    PLAIN:  5 bits k; list of all counts less one
+    PLACES: 5 bits k, 5 bits k, 32 bits how many counts are above one;
+            list of the gaps between their places, less one; list of those counts less two
 
-Each part begins with a new word, bits count from the lowest, and an empty row has no word. Ones are found a word at a
-time and low bits lie at known places, so no entry waits for the bits of the one before it. Reading trusts nothing: it
-stays inside the row and inside the output, and the parts must end where the row does.
-They hold no state and start no threads. Importing this module loads numba, so it is imported where it is used.
-Leaves out: files (``data.shards``), checks of what is to be written (``data.pack``).
+A list of values is Rice-coded with one ``k``: first the low ``k`` bits of every value, then, for every value, as many
+zeros as its high part says and a one. This is within a few hundredths of a bit of the entropy of random gaps, and the
+two sections are read without one value having to wait for the place of the one before.
+
+The loops hold no state and start no threads, so that any thread or forked process may run them. They read no word
+outside a cell's own, whatever the bits say. Compiled once and kept on disk. Importing this module loads numba, so it is
+imported where it is used. Leaves out: files (``data.packed``).
 """
 
 from __future__ import annotations
@@ -21,268 +24,314 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import extending
-from numba.core import types
+from numba import types
+from numba.core import cgutils
 
 njit: Any = numba.njit
-intrinsic: Any = extending.intrinsic
+intrinsic: Any = numba.extending.intrinsic
 
-ESCAPE = 20  # zeros that stand for "see the escapes": a count of 21 and more in a row of ones costs no more than this
-ODD = np.uint64(0x9E3779B97F4A7C15)
-
-
-@intrinsic
-def ctz(_, value):
-    """Zeros below the lowest one of a word that is not zero."""
-    signature = types.uint64(types.uint64)
-    return signature, lambda context, builder, sig, args: builder.cttz(args[0], context.get_constant(types.boolean, 1))
+ONES, PLACES, PLAIN = 0, 1, 2
+SPARE = 3  # words that must follow the last cell in the array: windows of 64 bits reach beyond its end
+LARGEST_K = 31
+_PRIME = 0x9E3779B97F4A7C15
 
 
 @intrinsic
-def ones(_, value):
-    """Ones in a word."""
-    signature = types.uint64(types.uint64)
-    return signature, lambda context, builder, sig, args: builder.ctpop(args[0])
+def zeros_below(typingctx, value):
+    """Zeros below the lowest one of a uint64 that is not zero."""
+
+    def code(context, builder, signature, args):
+        return builder.cttz(args[0], cgutils.true_bit)
+
+    return types.uint64(types.uint64), code
 
 
-@njit(cache=True, nogil=True)
-def checksum(words, at, end, n):
-    """32 bits over the words of a row but for the upper half of its head; changing any one word changes all of it."""
-    mixed = (np.uint64(n) + np.uint64(1)) * ODD
-    mixed = (mixed ^ (words[at] & np.uint64(0xFFFFFFFF))) * ODD
-    for place in range(at + 1, end):
-        mixed = ((mixed >> np.uint64(29)) | (mixed << np.uint64(35))) ^ words[place]
-        mixed *= ODD
-    return mixed >> np.uint64(32)
+@intrinsic
+def ones_in(typingctx, value):
+    """Ones of a uint64."""
 
+    def code(context, builder, signature, args):
+        return builder.ctpop(args[0])
 
-@njit(cache=True, nogil=True)
-def best_low(indices, begin, end):
-    """Low bits of the gaps of a row, and the bits of its unary part.
-
-    Fewer than two below or more than one above the logarithm of the mean gap never win: each low bit costs one bit an
-    entry, and one less at least doubles the zeros.
-    """
-    n = end - begin
-    mean = (np.int64(indices[end - 1]) + 1 - n) // n
-    level = 0
-    while (mean >> (level + 1)) > 0:
-        level += 1
-    best, bits, cost = 0, np.int64(0), np.int64(-1)
-    for low in range(max(level - 2, 0), level + 2):
-        zeros, before = np.int64(0), np.int64(-1)
-        for entry in range(begin, end):
-            zeros += (np.int64(indices[entry]) - before - 1) >> low
-            before = np.int64(indices[entry])
-        if cost < 0 or n * low + zeros < cost:
-            best, bits, cost = low, n + zeros, n * low + zeros
-    return best, bits
-
-
-@njit(cache=True, nogil=True)
-def best_more(data, begin, end):
-    """Low bits of the counts of a row, the bits of its unary part, and its escapes."""
-    n = end - begin
-    best, bits, escapes, cost = 0, np.int64(0), np.int64(0), np.int64(-1)
-    for more in range(32):
-        if cost >= 0 and n * (more + 1) >= cost:
-            break
-        unary, over = np.int64(0), np.int64(0)
-        for entry in range(begin, end):
-            zeros = (np.int64(data[entry]) - 1) >> more
-            over += zeros >= ESCAPE
-            unary += 1 + (zeros if zeros < ESCAPE else ESCAPE)
-        if cost < 0 or n * more + unary + 32 * over < cost:
-            best, bits, escapes, cost = more, unary, over, n * more + unary + 32 * over
-    return best, bits, escapes
-
-
-@njit(cache=True, nogil=True)
-def plan(indptr, indices, data, width, shape, words):
-    """Choose the bits of each row: ``shape`` (rows, 4) gets low, more and the words of both unary parts.
-
-    ``words`` gets the words of each row. Returns -1, or the first row that cannot be written: columns that do not
-    ascend or lie outside, counts below 1 or above 2 ** 32 - 1.
-    """
-    for row in range(len(indptr) - 1):
-        begin, end = indptr[row], indptr[row + 1]
-        words[row] = 0
-        before = np.int64(-1)
-        for entry in range(begin, end):
-            column, count = np.int64(indices[entry]), np.int64(data[entry])
-            if column <= before or column >= width or count < 1 or count > 0xFFFFFFFF:
-                return row
-            before = column
-        if end > begin:
-            low, gap_bits = best_low(indices, begin, end)
-            more, count_bits, escapes = best_more(data, begin, end)
-            shape[row, 0], shape[row, 1] = low, more
-            shape[row, 2], shape[row, 3] = (gap_bits + 63) >> 6, (count_bits + 63) >> 6
-            lows = ((end - begin) * (low + more) + 63) >> 6
-            words[row] = 1 + shape[row, 2] + shape[row, 3] + lows + ((escapes + 1) >> 1)
-    return -1
-
-
-@njit(cache=True, nogil=True)
-def write(indptr, indices, data, shape, starts, out):
-    """Write rows as ``plan`` chose into ``out``, which is zero and of the words planned."""
-    for row in range(len(indptr) - 1):
-        begin, end = indptr[row], indptr[row + 1]
-        if end == begin:
-            continue
-        low, more, at = shape[row, 0], shape[row, 1], starts[row]
-        gaps = (at + 1) * 64  # all places are in bits here
-        counts = gaps + 64 * shape[row, 2]
-        lows = counts + 64 * shape[row, 3]
-        escapes = (lows + (end - begin) * (low + more) + 63) >> 6 << 6
-        before = np.int64(-1)
-        for entry in range(begin, end):
-            gap, value = np.int64(indices[entry]) - before - 1, np.int64(data[entry]) - 1
-            before = np.int64(indices[entry])
-            gaps += gap >> low
-            out[gaps >> 6] |= np.uint64(1) << np.uint64(gaps & 63)
-            gaps += 1
-            counts += min(value >> more, ESCAPE)
-            out[counts >> 6] |= np.uint64(1) << np.uint64(counts & 63)
-            counts += 1
-            rest = gap & ((np.int64(1) << low) - 1)
-            if value >> more >= ESCAPE:
-                out[escapes >> 6] |= np.uint64(value) << np.uint64(escapes & 63)
-                escapes += 32
-            else:
-                rest |= (value & ((np.int64(1) << more) - 1)) << low
-            if rest:
-                out[lows >> 6] |= np.uint64(rest) << np.uint64(lows & 63)
-                if (lows & 63) + low + more > 64:
-                    out[(lows >> 6) + 1] |= np.uint64(rest) >> np.uint64(64 - (lows & 63))
-            lows += low + more
-        out[at] = np.uint64(low) | (np.uint64(more) << np.uint64(8))
-        out[at] |= checksum(out, at, starts[row + 1], end - begin) << np.uint64(32)
-
-
-@njit(cache=True, nogil=True)
-def read_gaps(words, at, end, n, place, out_indices):
-    """Zeros before each of ``n`` ones, all before it included; the word behind them, or -1.
-
-    Places are unsigned where many are used: numba lets signed ones count from the end of an array, which takes time.
-    """
-    done, base = np.int64(0), np.int64(0)
-    while done < n:
-        if at >= end or base > 0x7FFFFFBF:
-            return -1
-        word = words[at]
-        found = np.int64(ones(word))
-        if done + found > n:
-            return -1
-        zeros = base - done
-        for entry in range(np.uint64(place + done), np.uint64(place + done + found)):
-            out_indices[entry] = zeros + np.int64(ctz(word))
-            zeros -= 1
-            word &= word - np.uint64(1)
-        done += found
-        base += 64
-        at += 1
-    return at
-
-
-@njit(cache=True, nogil=True)
-def read_counts(words, at, end, n, place, out_data):
-    """One more than the zeros between ``n`` ones; the word behind them (or -1), and how many are escapes."""
-    done, base, before, most, escapes = np.int64(0), np.int64(0), np.int64(-1), np.int64(0), np.int64(0)
-    while done < n:
-        if at >= end:
-            return -1, escapes
-        word = words[at]
-        found = np.int64(ones(word))
-        if done + found > n:
-            return -1, escapes
-        for entry in range(np.uint64(place + done), np.uint64(place + done + found)):
-            here = base + np.int64(ctz(word))
-            word &= word - np.uint64(1)
-            step = np.int32(here - before)
-            before = here
-            out_data[entry] = step
-            if step > ESCAPE:  # hardly ever
-                escapes += 1
-                most = max(most, np.int64(step))
-        done += found
-        base += 64
-        at += 1
-    return (-1 if most > ESCAPE + 1 else at), escapes
+    return types.uint64(types.uint64), code
 
 
 @njit(cache=True, nogil=True, inline="always")
-def window(words, at, bit):
-    """Bits from ``bit`` on behind word ``at``, at least 64 - 63 of them in the first word and the rest in the next."""
-    word, shift = at + (bit >> np.uint64(6)), bit & np.uint64(63)
-    return (words[word] >> shift) | ((words[word + np.uint64(1)] << np.uint64(1)) << (np.uint64(63) - shift))
+def window(words, bit):
+    """At least 33 bits from ``bit`` on."""
+    at = bit >> 5
+    both = np.uint64(words[at]) | (np.uint64(words[at + 1]) << np.uint64(32))
+    return both >> np.uint64(bit & 31)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def take(words, bit, bits):
+    """Value of ``bits`` (up to 32) bits."""
+    return np.int64(window(words, bit) & ((np.uint64(1) << np.uint64(bits)) - np.uint64(1)))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def put(words, bit, value, bits):
+    """Write a value of ``bits`` (up to 32) bits over zeros."""
+    at = bit >> 5
+    both = np.uint64(value) << np.uint64(bit & 31)
+    words[at] |= np.uint32(both & np.uint64(0xFFFFFFFF))
+    words[at + 1] |= np.uint32(both >> np.uint64(32))
 
 
 @njit(cache=True, nogil=True)
-def read_lows(words, at, low, n, place, out_indices):
-    """Join the low bits of gaps to what ``read_gaps`` found; the last column."""
-    mask, step, shift = (np.uint64(1) << np.uint64(low)) - np.uint64(1), np.uint64(low), np.uint64(low)
-    first, bit, total = np.uint64(at), np.uint64(0), np.uint64(0)
-    column = np.uint64(0)
-    for entry in range(np.uint64(place), np.uint64(place + n)):
-        total += window(words, first, bit) & mask
-        column = (np.uint64(out_indices[entry]) << shift) + total
-        out_indices[entry] = column
-        total += np.uint64(1)
-        bit += step
-    return np.int64(column)
+def checksum(words, first, last, count):
+    """32 bits over the words ``first`` to ``last`` of a cell with ``count`` entries; any changed word changes it."""
+    prime = np.uint64(_PRIME)
+    state = np.uint64(count + 1) * prime
+    for at in range(first, last - 1, 2):
+        state = (state ^ (np.uint64(words[at]) | (np.uint64(words[at + 1]) << np.uint64(32)))) * prime
+        state = (state << np.uint64(27)) | (state >> np.uint64(37))
+    if (last - first) & 1:
+        state = (state ^ np.uint64(words[last - 1])) * prime
+    state ^= state >> np.uint64(32)
+    return np.uint32(state & np.uint64(0xFFFFFFFF))
 
 
 @njit(cache=True, nogil=True)
-def read_both(words, at, low, more, escapes, n, place, out_indices, out_data):
-    """As ``read_lows`` for rows whose counts have low bits or escapes too."""
-    mask, mask_more = (np.uint64(1) << np.uint64(low)) - np.uint64(1), (np.uint64(1) << np.uint64(more)) - np.uint64(1)
-    first, bit, total = np.uint64(at), np.uint64(0), np.uint64(0)
-    column = np.uint64(0)
-    for entry in range(np.uint64(place), np.uint64(place + n)):
-        both = window(words, first, bit)
-        total += both & mask
-        column = (np.uint64(out_indices[entry]) << np.uint64(low)) + total
-        out_indices[entry] = column
-        total += np.uint64(1)
-        value = np.int64(out_data[entry]) - 1
-        if value == ESCAPE:
-            value = np.int64((words[escapes >> 6] >> np.uint64(escapes & 63)) & np.uint64(0xFFFFFFFF))
-            escapes += 32
-        else:
-            value = (value << more) + np.int64((both >> np.uint64(low)) & mask_more)
-        out_data[entry] = value + 1
-        bit += np.uint64(low + more)
-    return np.int64(column)
+def cost(values, count, k):
+    """Bits of a list."""
+    total = np.int64(count) * (k + 1)
+    for at in range(count):
+        total += values[at] >> k
+    return total
 
 
 @njit(cache=True, nogil=True)
-def read_row(words, at, end, n, width, place, out_indices, out_data):
-    """Read a row into the output; whether it is one."""
-    low, more = np.int64(words[at] & np.uint64(255)), np.int64((words[at] >> np.uint64(8)) & np.uint64(255))
-    if low > 31 or more > 31 or checksum(words, at, end, n) != words[at] >> np.uint64(32):
-        return False
-    counts = read_gaps(words, at + 1, end, n, place, out_indices)
-    if counts < 0:
-        return False
-    lows, escapes = read_counts(words, counts, end, n, place, out_data)
-    tail = lows + ((n * (low + more) + 63) >> 6)
-    if lows < 0 or tail + ((escapes + 1) >> 1) != end:
-        return False
-    if more or escapes:
-        return read_both(words, lows, low, more, tail * 64, n, place, out_indices, out_data) < width
-    return read_lows(words, lows, low, n, place, out_indices) < width
+def best_k(values, count):
+    """The ``k`` of fewest bits near the one that the mean asks for, and how many those are."""
+    total = np.int64(0)
+    for at in range(count):
+        total += values[at]
+    k = 0
+    while k < LARGEST_K and (np.int64(count) << (k + 1)) <= total:
+        k += 1
+    best, least = k, cost(values, count, k)
+    for other in (k - 1, k + 1):
+        if 0 <= other <= LARGEST_K:
+            bits = cost(values, count, other)
+            if bits < least:
+                best, least = other, bits
+    return best, least
 
 
 @njit(cache=True, nogil=True)
-def read(words, starts, indptr, width, out_indices, out_data):
-    """Read rows that lie end to end in ``words``, behind which one more word is free; -1 or the first damaged row."""
-    for row in range(len(starts) - 1):
-        at, end, n = starts[row], starts[row + 1], indptr[row + 1] - indptr[row]
-        if at < 0 or end < at or end >= len(words) or n < 0 or indptr[row] < 0 or indptr[row + 1] > len(out_indices):
-            return row
-        if (n == 0) != (end == at):
-            return row
-        if n and not read_row(words, at, end, n, width, indptr[row], out_indices, out_data):
-            return row
+def write_list(words, bit, values, count, k):
+    """Append a list; the bit behind it."""
+    mask = (np.int64(1) << k) - 1
+    for at in range(count):
+        if k:
+            put(words, bit, values[at] & mask, k)
+        bit += k
+    for at in range(count):
+        bit += values[at] >> k
+        put(words, bit, 1, 1)
+        bit += 1
+    return bit
+
+
+@njit(cache=True, nogil=True)
+def pack(indptr, indices, counts, words, sizes):
+    """Code the rows of a CSR matrix one behind the other.
+
+    Parameters
+    ----------
+    indptr, indices, counts
+        ``(rows + 1,)`` int64, ``(nnz,)`` int32 ascending in each row, ``(nnz,)`` uint32 from 1.
+    words
+        Zeros, with room for ``3 * nnz + 8 * rows + SPARE`` words of uint32.
+    sizes
+        ``(rows,)`` int64, filled with the words of each row (0 for an empty one).
+
+    Returns
+    -------
+    int
+        -1, or the first row whose columns do not ascend or whose counts hold a zero.
+    """
+    longest = 0
+    for row in range(len(sizes)):
+        longest = max(longest, indptr[row + 1] - indptr[row])
+    gaps, rest = np.empty(longest, dtype=np.int64), np.empty(longest, dtype=np.int64)
+    spots, above = np.empty(longest, dtype=np.int64), np.empty(longest, dtype=np.int64)
+    begin = np.int64(0)
+    for row in range(len(sizes)):
+        first, count = indptr[row], indptr[row + 1] - indptr[row]
+        sizes[row] = 0
+        if count == 0:
+            continue
+        column, spot, many = np.int64(-1), np.int64(-1), 0
+        for at in range(count):
+            gaps[at] = np.int64(indices[first + at]) - column - 1
+            rest[at] = np.int64(counts[first + at]) - 1
+            if gaps[at] < 0 or rest[at] < 0:
+                return row
+            column = np.int64(indices[first + at])
+            if rest[at]:
+                spots[many], above[many] = at - spot - 1, rest[at] - 1
+                spot, many = np.int64(at), many + 1
+        k, _ = best_k(gaps, count)
+        bit = (begin + 1) * 32
+        put(words, bit, k, 5)
+        bit = write_list(words, bit + 7, gaps, count, k)
+        if many:
+            bit = write_counts(words, begin, bit, rest, count, spots, above, many)
+        end = (bit + 31) >> 5
+        words[begin] = checksum(words, begin + 1, end, count)
+        sizes[row] = end - begin
+        begin = end
     return -1
+
+
+@njit(cache=True, nogil=True)
+def write_counts(words, begin, bit, rest, count, spots, above, many):
+    """Append the counts of a cell in the shorter of two ways; the bit behind them."""
+    plain, bits = best_k(rest, count)
+    apart, spot_bits = best_k(spots, many)
+    high, above_bits = best_k(above, many)
+    if bits + 5 <= spot_bits + above_bits + 42:
+        put(words, (begin + 1) * 32 + 5, PLAIN, 2)
+        put(words, bit, plain, 5)
+        return write_list(words, bit + 5, rest, count, plain)
+    put(words, (begin + 1) * 32 + 5, PLACES, 2)
+    put(words, bit, apart, 5)
+    put(words, bit + 5, high, 5)
+    put(words, bit + 10, many, 32)
+    bit = write_list(words, bit + 42, spots, many, apart)
+    return write_list(words, bit, above, many, high)
+
+
+@njit(cache=True, nogil=True)
+def read_list(words, bit, stop, count, k, values):
+    """Decode a list into ``values``; the bit behind it, or -1 if it does not end before ``stop``.
+
+    All is unsigned in here: an index that might be negative costs a test each time.
+    """
+    if bit + count * (k + 1) > stop:
+        return np.int64(-1)
+    one, word, shift, mask = np.uint64(1), np.uint64(5), np.uint64(k), (np.uint64(1) << np.uint64(k)) - np.uint64(1)
+    low, end, base = np.uint64(bit), np.uint64(stop), np.uint64(bit + count * k)
+    done, wanted = np.uint64(0), np.uint64(count)
+    after = base  # the bit behind the latest one
+    while done < wanted:
+        if base >= end:
+            return np.int64(-1)
+        at, skip = base >> word, base & np.uint64(31)
+        ones = (np.uint64(words[at]) | (np.uint64(words[at + one]) << np.uint64(32))) >> skip
+        if skip:
+            ones |= np.uint64(words[at + np.uint64(2)]) << (np.uint64(64) - skip)
+        until = min(wanted, done + ones_in(ones))
+        if k == 0:
+            while done < until:
+                place = base + zeros_below(ones)
+                ones &= ones - one
+                values[done] = place - after
+                after = place + one
+                done += one
+        while done < until:
+            place = base + zeros_below(ones)
+            ones &= ones - one
+            at = low >> word
+            both = np.uint64(words[at]) | (np.uint64(words[at + one]) << np.uint64(32))
+            values[done] = ((place - after) << shift) | ((both >> (low & np.uint64(31))) & mask)
+            after = place + one
+            low += shift
+            done += one
+        base += np.uint64(64)
+    return np.int64(after) if after <= end else np.int64(-1)
+
+
+@njit(cache=True, nogil=True)
+def gather(words, begins, sizes, out):
+    """Copy runs of words, ``sizes`` from ``begins`` on, one behind the other into ``out``."""
+    place = np.int64(0)
+    for run in range(len(sizes)):
+        for at in range(begins[run], begins[run] + sizes[run]):
+            out[place] = words[at]
+            place += 1
+
+
+@njit(cache=True, nogil=True)
+def unpack(words, begins, sizes, lengths, width, indices, data):
+    """Decode cells one behind the other.
+
+    Parameters
+    ----------
+    words
+        Where the cells lie, and at least ``SPARE`` words more.
+    begins, sizes, lengths
+        ``(cells,)`` int64: first word of each cell, its words, its entries.
+    width
+        Columns there are.
+    indices, data
+        ``(sum of lengths,)`` to be filled.
+
+    Returns
+    -------
+    int
+        -1, or the first cell that is damaged.
+    """
+    longest = 0
+    for cell in range(len(lengths)):
+        longest = max(longest, lengths[cell])
+    spots, values = np.empty(longest, dtype=np.int64), np.empty(longest, dtype=np.int64)
+    place = np.int64(0)
+    for cell in range(len(lengths)):
+        begin, end, count = begins[cell], begins[cell] + sizes[cell], lengths[cell]
+        if count == 0 and sizes[cell] == 0:
+            continue
+        if sizes[cell] < 2 or count == 0 or words[begin] != checksum(words, begin + 1, end, count):
+            return cell
+        bit, stop = (begin + 1) * 32, end * 32
+        k, way = take(words, bit, 5), take(words, bit + 5, 2)
+        bit = read_list(words, bit + 7, stop, count, k, values)
+        if bit < 0:
+            return cell
+        column, columns, counts = np.int64(-1), indices[place : place + count], data[place : place + count]
+        for at in range(count):
+            column += values[at] + 1
+            columns[at] = column
+        if column >= width:
+            return cell
+        bit = read_counts(words, bit, stop, count, way, spots, values, counts)
+        if bit < 0 or (bit + 31) >> 5 != end:
+            return cell
+        place += count
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def read_counts(words, bit, stop, count, way, spots, values, counts):
+    """Decode the counts of a cell; the bit behind them, or -1 if they are damaged."""
+    if way == PLAIN:
+        bit = read_list(words, bit + 5, stop, count, take(words, bit, 5), values)
+        if bit >= 0:
+            for at in range(count):
+                counts[at] = values[at] + 1
+        return bit
+    for at in range(count):
+        counts[at] = 1
+    if way == ONES:
+        return bit
+    if way != PLACES or bit + 42 > stop:
+        return np.int64(-1)
+    apart, high, many = take(words, bit, 5), take(words, bit + 5, 5), take(words, bit + 10, 32)
+    if many > count:
+        return np.int64(-1)
+    bit = read_list(words, bit + 42, stop, many, apart, spots)
+    if bit < 0:
+        return bit
+    bit = read_list(words, bit, stop, many, high, values)
+    if bit < 0:
+        return bit
+    spot = np.int64(-1)
+    for at in range(many):
+        spot += spots[at] + 1
+        if spot >= count:
+            return np.int64(-1)
+        counts[spot] = values[at] + 2
+    return bit

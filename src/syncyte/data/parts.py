@@ -35,7 +35,8 @@ from syncyte.data.harmonise import Columns, harmonise
 from syncyte.data.place import How, locate, place, table_of
 from syncyte.data.read import open_cells
 from syncyte.data.regroup import Regroup
-from syncyte.data.store import check_raw, storable
+from syncyte.data.scatter import check_raw
+from syncyte.data.store import storable
 from syncyte.errors import DataError, GenomeError
 from syncyte.genome.reference import Reference
 from syncyte.types import Schema, json_ready

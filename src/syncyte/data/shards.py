@@ -1,10 +1,8 @@
-"""Shards: raw counts of some cells of one modality, each in a file; rows of all of them laid end to end.
+"""Shards: raw counts of some cells of one modality, in a file plain anndata opens and numpy reads at full speed.
 
-A plain shard is an ``.h5ad`` whose CSR arrays are neither compressed nor chunked, so each is one run of bytes in the
-file, and plain anndata opens it. HDF5 tells where the runs begin; rows are then read straight into the arrays handed
-out, as fast as from a flat file. A packed shard takes a third of the room or less, and only this package opens it.
-Leaves out: the inside of a packed shard (``data.pack_file``), which cell lies where and what the files should be
-(``data.store``).
+A shard is an ``.h5ad`` whose CSR arrays are neither compressed nor chunked, so each is one run of bytes in the file.
+HDF5 tells where the runs begin; rows are then read straight into the arrays handed out, as fast as from a flat file.
+Leaves out: which cell lies where and what the files should be (``data.store``).
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -20,8 +18,8 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from syncyte.data.manifest import PACKED, Shard, damaged
-from syncyte.data.pack_file import PackedLayout, fill, runs
+from syncyte.data.manifest import Shard, damaged
+from syncyte.errors import DataError
 
 
 def smallest_dtype(largest: int) -> np.dtype:
@@ -54,8 +52,7 @@ class ShardRows:
     folder: Path
     shards: tuple[Shard, ...]
     width: int
-    layout: str
-    _layouts: dict[int, _Layout | PackedLayout] = field(default_factory=dict, repr=False)
+    _layouts: dict[int, _Layout] = field(default_factory=dict, repr=False)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -77,8 +74,6 @@ class ShardRows:
         indices = np.empty(indptr[-1], dtype=np.int32)
         done = 0
         for i, local in wanted:
-            self._layout(i).advise(local)
-        for i, local in wanted:
             done += self._layout(i).read_into(local, data[done:], indices[done:])
         if done <= np.iinfo(np.int32).max:
             indptr = indptr.astype(np.int32)  # scipy wants both index arrays of one type
@@ -86,12 +81,11 @@ class ShardRows:
         matrix.has_canonical_format = True
         return matrix
 
-    def _layout(self, number: int) -> _Layout | PackedLayout:
+    def _layout(self, number: int) -> _Layout:
         if number not in self._layouts:
             shard = self.shards[number]
-            kind = PackedLayout if self.layout == PACKED else _Layout
             try:
-                self._layouts[number] = kind.of(self.folder / shard.file.path, shard.cells, self.width)
+                self._layouts[number] = _Layout.of(self.folder / shard.file.path, shard.cells)
             except (OSError, KeyError, ValueError) as error:
                 raise damaged(self.folder, shard.file.path, str(error)) from error
         return self._layouts[number]
@@ -107,38 +101,46 @@ class _Layout(NamedTuple):
     indices_offset: int
 
     @classmethod
-    def of(cls, path: Path, cells: int, width: int) -> _Layout:
+    def of(cls, path: Path, cells: int) -> _Layout:
         with h5py.File(path, "r") as file:
             data, indices, indptr = (file["X"][key] for key in ("data", "indices", "indptr"))
             if indptr.shape != (cells + 1,) or indices.dtype != np.dtype("<i4") or data.chunks or indices.chunks:
                 raise ValueError("its count arrays are not laid out as a store's are")
-            if file["X"].attrs["shape"].tolist() != [cells, width]:
-                raise ValueError(f"it is not of {cells:,} cells and {width:,} features, as the manifest says")
             offsets = [array.id.get_offset() or 0 for array in (data, indices)]  # None where nothing is stored
             return cls(path, indptr[:], data.dtype, *offsets)
 
     def lengths(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return (self.indptr[rows + 1] - self.indptr[rows]).astype(np.int64)
 
-    def advise(self, rows: NDArray[np.int64]) -> None:
-        """Tell the system that ascending rows are read next: the disk works on many runs at once."""
-        some = runs(rows, self.indptr)
-        if len(some) > 1 and hasattr(os, "posix_fadvise"):  # absent on macOS
-            with self.path.open("rb", buffering=0) as file:
-                for begin, end in some:
-                    for offset, width in ((self.data_offset, self.data_dtype.itemsize), (self.indices_offset, 4)):
-                        place, size = offset + begin * width, (end - begin) * width
-                        os.posix_fadvise(file.fileno(), place, size, os.POSIX_FADV_WILLNEED)
-
     def read_into(self, rows: NDArray[np.int64], data: NDArray[np.float32], indices: NDArray[np.int32]) -> int:
         """Fill the fronts of ``data`` and ``indices`` with ascending rows; how many entries that were."""
+        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+        first = rows[np.concatenate([[0], breaks])]
+        last = rows[np.concatenate([breaks, [len(rows)]]) - 1]
+        runs = list(zip(self.indptr[first].tolist(), self.indptr[last + 1].tolist(), strict=True))
         raw = np.empty(int(self.lengths(rows).sum()), dtype=self.data_dtype)
         done = 0
         with self.path.open("rb", buffering=0) as file:
-            for begin, end in runs(rows, self.indptr):
+            if len(runs) > 1 and hasattr(os, "posix_fadvise"):  # the disk works on many runs at once; absent on macOS
+                for begin, end in runs:
+                    for offset, width in ((self.data_offset, raw.itemsize), (self.indices_offset, indices.itemsize)):
+                        place, size = offset + begin * width, (end - begin) * width
+                        os.posix_fadvise(file.fileno(), place, size, os.POSIX_FADV_WILLNEED)
+            for begin, end in runs:
                 size = end - begin
                 fill(file, raw[done : done + size], self.data_offset + begin * raw.itemsize)
                 fill(file, indices[done : done + size], self.indices_offset + begin * indices.itemsize)
                 done += size
         data[:done] = raw
         return done
+
+
+def fill(file: Any, array: NDArray[Any], offset: int) -> None:
+    """Fill an array with the bytes of a file from ``offset`` on."""
+    view = array.data.cast("B")
+    file.seek(offset)
+    while len(view):
+        got = file.readinto(view)
+        if not got:
+            raise DataError(f"{file.name} ends too early: the store was changed or damaged. Write it anew.")
+        view = view[got:]
