@@ -86,7 +86,7 @@ def train(
     Parameters
     ----------
     recipe
-        Name of a recipe (``clm_x``).
+        Name of a recipe (``clm_x``, ``clm_access``).
     data
         Training cells, see ``read``; cells may lack any modality.
     out

@@ -11,7 +11,9 @@ from syncyte.cli import options
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="What to train: clm_x.", show_default=False)],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="What to train: clm_x or clm_access.", show_default=False)
+    ],
     data: options.Data,
     out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run to make.", show_default=False)],
     preset: Annotated[
@@ -44,6 +46,7 @@ def train(
     syncyte train clm_x train.h5mu --out run --batch-key batch --label-key cell_type
     syncyte train clm_x rna.h5ad atac.h5ad --out run --preset lite
     syncyte train clm_x train.h5mu --out run --preset small --set stages.rna.epochs=5
+    syncyte train clm_access store --out run --preset small --batch-key batch
     syncyte train clm_x train.h5mu --out run --resume
     """
     run = options.call("train", {**locals(), "validation": validation or None, "settings": tuple(settings or ())})
