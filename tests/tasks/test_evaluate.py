@@ -102,7 +102,9 @@ def test_embedding_table_pairs_and_provenance(whole, world):
     table = whole.tables["embed"]
     assert {"syncyte tiny", "syncyte tiny, rna alone", "PCA (rna)", "LSI (atac)"} <= set(table.index)
     assert table["nmi"].between(0, 1).all()
-    assert set(whole.tables["embed pairs"].index) >= {"syncyte tiny"}
+    pairs = whole.tables["embed pairs"]
+    assert {"syncyte tiny", "linear start", "ridge, rna to atac", "ridge, atac to rna"} == set(pairs.index)
+    assert pairs.loc["ridge, rna to atac", "foscttm"] < 0.45  # better than chance on cells with structure
     assert set(whole.arrays["umap"]) == {"coordinates", "label", "batch"}
     assert set(whole.tables["training"]["split"]) >= {"train"}
     assert whole.provenance["preset"] == "tiny" and whole.provenance["coverage"]

@@ -17,6 +17,7 @@ from syncyte.baselines.residual import Residual, ResidualMatrix
 
 MOST_CELLS = 50_000
 CLIP = 3.0
+BELOW_LAST = 0.99  # of the last singular value is the floor, so that the last axis does not vanish altogether
 Alone = tuple[NDArray[np.float32], NDArray[np.float32]]  # loadings (f, k) and singular values (k,) of one modality
 
 
@@ -58,6 +59,12 @@ class Encoder:
     def context(self, counts: sp.csr_matrix) -> NDArray[np.float32]:
         """``(cells, 2)`` standardised depth context."""
         return ((raw_context(counts, self.residual) - self.context_mean) / self.context_sd).astype(np.float32)
+
+
+def axis_widths(strength: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far singular values rise above the last one, which is mostly noise: root of the difference of squares."""
+    floor = BELOW_LAST * float(strength.min())
+    return np.sqrt(np.maximum(strength**2 - floor**2, 0)).astype(np.float32)
 
 
 def rows_of(counts: sp.csr_matrix, rows: NDArray[np.int64]) -> sp.csr_matrix:

@@ -14,10 +14,9 @@ cell lies where and what the files should be (``data.store``), how bits are set 
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +25,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from syncyte.data.manifest import Shard, damaged
-from syncyte.data.shards import fill, smallest_dtype
+from syncyte.data.shards import Laid, advise, fill, runs_of, smallest_dtype
 from syncyte.errors import DataError
 
 MAGIC = b"syncyte packed 1"
@@ -76,19 +75,8 @@ def write_packed(
             file.write(array.data)
 
 
-@dataclass(frozen=True, eq=False)
-class PackedRows:
-    """Rows over the packed shards of one modality, laid end to end. Holds no open file: can be pickled and forked."""
-
-    folder: Path
-    shards: tuple[Shard, ...]
-    width: int
-    _layouts: dict[int, _Layout] = field(default_factory=dict, repr=False)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return sum(shard.cells for shard in self.shards), self.width
+class PackedRows(Laid["_Layout"]):
+    """Rows of packed shards."""
 
     def read(self, rows: NDArray[np.int64]) -> sp.csr_matrix:
         """Rows in the order asked for: CSR float32."""
@@ -99,17 +87,15 @@ class PackedRows:
         rows = np.asarray(rows, dtype=np.int64)
         unique, inverse = np.unique(rows, return_inverse=True)
         found = unique[unique >= 0]
-        starts = np.cumsum([0, *(shard.cells for shard in self.shards)])
-        bounds = np.searchsorted(found, starts)
-        wanted = [(i, found[bounds[i] : bounds[i + 1]] - starts[i]) for i in np.flatnonzero(np.diff(bounds)).tolist()]
+        wanted = self._located(found)
         absent = np.zeros(len(unique) - len(found), dtype=np.int64)
-        sizes = np.concatenate([absent, *(self._layout(i).sizes[local] for i, local in wanted)], dtype=np.int64)
-        lengths = np.concatenate([absent, *(self._layout(i).lengths[local] for i, local in wanted)], dtype=np.int64)
+        sizes = np.concatenate([absent, *(layout.sizes[local] for layout, local in wanted)], dtype=np.int64)
+        lengths = np.concatenate([absent, *(layout.lengths[local] for layout, local in wanted)], dtype=np.int64)
         words = np.empty(int(sizes.sum()) + SPARE, dtype=np.uint32)
         words[len(words) - SPARE :] = 0
         done = 0
-        for i, local in wanted:
-            done += self._layout(i).read_into(local, words[done : len(words) - SPARE])
+        for layout, local in wanted:
+            done += layout.read_into(local, words[done : len(words) - SPARE])
         begins = np.cumsum(sizes) - sizes
         return PackedBlock(self, rows, words, begins[inverse], sizes[inverse], lengths[inverse])
 
@@ -118,14 +104,8 @@ class PackedRows:
         number = int(np.searchsorted(np.cumsum([shard.cells for shard in self.shards]), row, side="right"))
         return damaged(self.folder, self.shards[number].file.path, "the bits of a cell are not those that were written")
 
-    def _layout(self, number: int) -> _Layout:
-        if number not in self._layouts:
-            shard = self.shards[number]
-            try:
-                self._layouts[number] = _Layout.of(self.folder / shard.file.path, shard, self.width)
-            except (OSError, ValueError) as error:
-                raise damaged(self.folder, shard.file.path, str(error)) from error
-        return self._layouts[number]
+    def _open(self, path: Path, shard: Shard) -> _Layout:
+        return _Layout.of(path, shard, self.width)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +158,7 @@ class _Layout(NamedTuple):
 
     @classmethod
     def of(cls, path: Path, shard: Shard, width: int) -> _Layout:
+        """Read and check the index of a shard; ``ValueError`` says what is wrong with it."""
         with path.open("rb") as file:
             head = file.read(HEADER.size)
             if len(head) < HEADER.size or not head.startswith(MAGIC):
@@ -199,16 +180,11 @@ class _Layout(NamedTuple):
     def read_into(self, rows: NDArray[np.int64], words: NDArray[np.uint32]) -> int:
         """Fill the front of ``words`` with ascending rows; how many words that were."""
         ends = np.cumsum(self.sizes, dtype=np.int64)
-        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-        first = rows[np.concatenate([[0], breaks])]
-        last = rows[np.concatenate([breaks, [len(rows)]]) - 1]
+        first, last = runs_of(rows)
         runs = list(zip((ends[first] - self.sizes[first]).tolist(), ends[last].tolist(), strict=True))
         done = 0
         with self.path.open("rb", buffering=0) as file:
-            if len(runs) > 1 and hasattr(os, "posix_fadvise"):  # the disk works on many runs at once; absent on macOS
-                for begin, end in runs:
-                    place, size = self.offset + begin * 4, (end - begin) * 4
-                    os.posix_fadvise(file.fileno(), place, size, os.POSIX_FADV_WILLNEED)
+            advise(file, self.offset, 4, runs)
             for begin, end in runs:
                 fill(file, words[done : done + end - begin], self.offset + begin * 4)
                 done += end - begin

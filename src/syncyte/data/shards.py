@@ -8,9 +8,10 @@ Leaves out: which cell lies where and what the files should be (``data.store``).
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import h5py
 import numpy as np
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 
 from syncyte.data.manifest import Shard, damaged
 from syncyte.errors import DataError
+
+L = TypeVar("L")  # where things lie in a shard
 
 
 def smallest_dtype(largest: int) -> np.dtype:
@@ -46,18 +49,44 @@ def write_shard(path: Path, counts: sp.csr_matrix, obs: pd.DataFrame, names: pd.
 
 
 @dataclass(frozen=True, eq=False)
-class ShardRows:
-    """Rows over the shards of one modality, laid end to end. Holds no open file, so it can be pickled and forked."""
+class Laid(ABC, Generic[L]):
+    """Shards of one modality, laid end to end. Holds no open file, so it can be pickled and forked."""
 
     folder: Path
     shards: tuple[Shard, ...]
     width: int
-    _layouts: dict[int, _Layout] = field(default_factory=dict, repr=False)
+    _layouts: dict[int, L] = field(default_factory=dict, repr=False)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return sum(shard.cells for shard in self.shards), self.width
+
+    @abstractmethod
+    def _open(self, path: Path, shard: Shard) -> L:
+        """Where things lie in the file of a shard."""
+
+    def _layout(self, number: int) -> L:
+        if number not in self._layouts:
+            shard = self.shards[number]
+            try:
+                self._layouts[number] = self._open(self.folder / shard.file.path, shard)
+            except (OSError, KeyError, ValueError) as error:
+                raise damaged(self.folder, shard.file.path, str(error)) from error
+        return self._layouts[number]
+
+    def _located(self, rows: NDArray[np.int64]) -> list[tuple[L, NDArray[np.int64]]]:
+        """Layouts of the shards that hold ascending rows, each with its own among them."""
+        starts = np.cumsum([0, *(shard.cells for shard in self.shards)])
+        bounds = np.searchsorted(rows, starts)
+        return [
+            (self._layout(i), rows[bounds[i] : bounds[i + 1]] - starts[i])
+            for i in np.flatnonzero(np.diff(bounds)).tolist()
+        ]
+
+
+class ShardRows(Laid["_Layout"]):
+    """Rows of plain shards."""
 
     def read(self, rows: NDArray[np.int64]) -> sp.csr_matrix:
         """Rows in the order asked for: CSR float32. Ascending rows are fastest: neighbours are read in one go."""
@@ -65,30 +94,22 @@ class ShardRows:
         if len(rows) > 1 and not (np.diff(rows) > 0).all():
             ascending, back = np.unique(rows, return_inverse=True)
             return self.read(ascending)[back]
-        starts = np.cumsum([0, *(shard.cells for shard in self.shards)])
-        bounds = np.searchsorted(rows, starts)
-        wanted = [(i, rows[bounds[i] : bounds[i + 1]] - starts[i]) for i in np.flatnonzero(np.diff(bounds)).tolist()]
-        lengths = [self._layout(i).lengths(local) for i, local in wanted]
+        wanted = self._located(rows)
+        lengths = [layout.lengths(local) for layout, local in wanted]
         indptr = np.concatenate([[0], np.cumsum(np.concatenate([np.zeros(0, np.int64), *lengths]))])
         data = np.empty(indptr[-1], dtype=np.float32)
         indices = np.empty(indptr[-1], dtype=np.int32)
         done = 0
-        for i, local in wanted:
-            done += self._layout(i).read_into(local, data[done:], indices[done:])
+        for layout, local in wanted:
+            done += layout.read_into(local, data[done:], indices[done:])
         if done <= np.iinfo(np.int32).max:
             indptr = indptr.astype(np.int32)  # scipy wants both index arrays of one type
         matrix = sp.csr_matrix((data, indices, indptr), shape=(len(rows), self.width), copy=False)
         matrix.has_canonical_format = True
         return matrix
 
-    def _layout(self, number: int) -> _Layout:
-        if number not in self._layouts:
-            shard = self.shards[number]
-            try:
-                self._layouts[number] = _Layout.of(self.folder / shard.file.path, shard.cells)
-            except (OSError, KeyError, ValueError) as error:
-                raise damaged(self.folder, shard.file.path, str(error)) from error
-        return self._layouts[number]
+    def _open(self, path: Path, shard: Shard) -> _Layout:
+        return _Layout.of(path, shard.cells)
 
 
 class _Layout(NamedTuple):
@@ -102,6 +123,7 @@ class _Layout(NamedTuple):
 
     @classmethod
     def of(cls, path: Path, cells: int) -> _Layout:
+        """Find the arrays of a shard; ``ValueError`` says what is wrong with it."""
         with h5py.File(path, "r") as file:
             data, indices, indptr = (file["X"][key] for key in ("data", "indices", "indptr"))
             if indptr.shape != (cells + 1,) or indices.dtype != np.dtype("<i4") or data.chunks or indices.chunks:
@@ -114,18 +136,13 @@ class _Layout(NamedTuple):
 
     def read_into(self, rows: NDArray[np.int64], data: NDArray[np.float32], indices: NDArray[np.int32]) -> int:
         """Fill the fronts of ``data`` and ``indices`` with ascending rows; how many entries that were."""
-        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-        first = rows[np.concatenate([[0], breaks])]
-        last = rows[np.concatenate([breaks, [len(rows)]]) - 1]
+        first, last = runs_of(rows)
         runs = list(zip(self.indptr[first].tolist(), self.indptr[last + 1].tolist(), strict=True))
         raw = np.empty(int(self.lengths(rows).sum()), dtype=self.data_dtype)
         done = 0
         with self.path.open("rb", buffering=0) as file:
-            if len(runs) > 1 and hasattr(os, "posix_fadvise"):  # the disk works on many runs at once; absent on macOS
-                for begin, end in runs:
-                    for offset, width in ((self.data_offset, raw.itemsize), (self.indices_offset, indices.itemsize)):
-                        place, size = offset + begin * width, (end - begin) * width
-                        os.posix_fadvise(file.fileno(), place, size, os.POSIX_FADV_WILLNEED)
+            for offset, width in ((self.data_offset, raw.itemsize), (self.indices_offset, indices.itemsize)):
+                advise(file, offset, width, runs)
             for begin, end in runs:
                 size = end - begin
                 fill(file, raw[done : done + size], self.data_offset + begin * raw.itemsize)
@@ -133,6 +150,19 @@ class _Layout(NamedTuple):
                 done += size
         data[:done] = raw
         return done
+
+
+def runs_of(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First and last of each run of neighbours among ascending rows."""
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    return rows[np.concatenate([[0], breaks])], rows[np.concatenate([breaks, [len(rows)]]) - 1]
+
+
+def advise(file: Any, offset: int, width: int, runs: list[tuple[int, int]]) -> None:
+    """Tell the system which entries of an array in a file are wanted, so that the disk works on many runs at once."""
+    if len(runs) > 1 and hasattr(os, "posix_fadvise"):  # absent on macOS
+        for begin, end in runs:
+            os.posix_fadvise(file.fileno(), offset + begin * width, (end - begin) * width, os.POSIX_FADV_WILLNEED)
 
 
 def fill(file: Any, array: NDArray[Any], offset: int) -> None:

@@ -146,9 +146,11 @@ class RegionHead(nn.Module):
         """``exp(soft_link(score))``: rates of some features over those of a cell of the mean profile."""
         return F.elu(prediction.state @ self.decoder(prediction.table, features).T) + 1
 
-    def normaliser(self, prediction: Rates, hidden: Visible | None) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+    def normaliser(
+        self, prediction: Rates, hidden: Visible | None, *, exact: bool = True
+    ) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
         """Sums of ``exp(logit)`` over all features, and over the hidden ones (the same sum where nothing is hidden)."""
-        terms, rest = self._terms(prediction)
+        terms, rest = self._terms(prediction, exact)
         everything = torch.zeros_like(prediction.level)
         if rest is not None:
             everything = everything + rest.sum()
@@ -169,13 +171,13 @@ class RegionHead(nn.Module):
         assert visible.share is not None
         return 1 - visible.share[:, self.token_of[features]]
 
-    def _terms(self, prediction: Rates) -> tuple[list[tuple[Tensor | slice, Tensor]], Tensor | None]:
-        """Features that stand for all of them, with their weights: a draw in training, everything in evaluation.
+    def _terms(self, prediction: Rates, exact: bool) -> tuple[list[tuple[Tensor | slice, Tensor]], Tensor | None]:
+        """Features that stand for all of them, with their weights: a draw, or everything.
 
         Last comes what features without loadings add, by token.
         """
         count, live = len(self.bias), self._live(prediction)
-        if self.training and 0 < self.samples < count:
+        if not exact and 0 < self.samples < count:
             drawn = self._draw(prediction.level.device)
             return [(drawn, self.bias[drawn].exp() / (self.share[drawn] * self.samples))], None
         if live.index is not None:
@@ -253,7 +255,7 @@ class RegionHead(nn.Module):
         else:
             decoder = self.decoder(prediction.table, feature)
             logits = soft_link((prediction.state[cell] * decoder).sum(dim=1)) + self.bias[feature]
-            everything, unseen = self.normaliser(prediction, hidden)
+            everything, unseen = self.normaliser(prediction, hidden, exact=not self.training)
         total = value.sum().clamp_min(1)
         if self.likelihood == "profile":
             nll = -(value * (logits - unseen.clamp_min(1e-12).log()[cell])).sum() / total
@@ -274,11 +276,7 @@ class RegionHead(nn.Module):
 
     def profile(self, prediction: Rates, features: Tensor | slice = slice(None)) -> Float[Tensor, "b s"]:
         """Share of some features in a cell's openings, exactly normalised."""
-        was, self.training = self.training, False
-        try:
-            everything, _ = self.normaliser(prediction, None)
-        finally:
-            self.training = was
+        everything, _ = self.normaliser(prediction, None)
         return self.relative(prediction, features) * self.bias[features].exp() / everything[:, None]
 
     def expected(self, prediction: Rates, level: Tensor | None = None) -> Float[Tensor, "b f"]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from syncyte.baselines.encode import axis_widths
 from syncyte.data.cells import Cells
 from syncyte.data.load import predict_batches
 from syncyte.models.cell import everything, gated_latent
@@ -16,7 +17,6 @@ from syncyte.models.published import PublishedPatches
 from syncyte.recipes.base import Assembled
 
 MOST_CELLS = 5_000
-BELOW_LAST = 0.99  # of the last singular value is the floor, so that the last axis does not vanish altogether
 
 
 def embedding_axes(built: Assembled, cells: Cells, device: torch.device, seed: int) -> dict[str, NDArray[np.float32]]:
@@ -32,8 +32,7 @@ def embedding_axes(built: Assembled, cells: Cells, device: torch.device, seed: i
     strength = built.start.encoders[model.names[0]].strength[: model.components]
     found = {"embedding.scale": strength}
     if config.floor and len(model.names) == 1:
-        floor = BELOW_LAST * float(strength.min())
-        found["embedding.scale"] = np.sqrt(np.maximum(strength**2 - floor**2, 0)).astype(np.float32)
+        found["embedding.scale"] = axis_widths(strength)
     if config.depth is None:
         return found
     rows = np.random.default_rng(seed).permutation(built.split.train)[:MOST_CELLS]

@@ -12,55 +12,26 @@ from __future__ import annotations
 from typing import Any
 
 from syncyte.recipes.base import CellRecipe, Recipe, recipes
-from syncyte.recipes.stages import NAMES, adapt, masked_stage, needs, objectives
+from syncyte.recipes.stages import NAMES, TINY, adapt, masked_recipe, masked_stage, needs, objectives
 
 ENTRIES = 20_000_000  # measured entries the start is fitted on: about a gigabyte while it is
 
 
 def _recipe(preset: str, epochs: tuple[float, float, float], **changes: Any) -> CellRecipe:
-    stage: dict[str, Any] = changes.pop("stage", {})
-    start: dict[str, Any] = changes.pop("start", {})
     values: dict[str, Any] = {
-        "name": "clm_access",
-        "preset": preset,
-        "start": {"entries": ENTRIES, **start},
-        "tokens": {"rna": 128, "atac": 96},
-        "groups": {"rna": 0, "atac": 96},
-        "slots": {"rna": 0, "atac": 0},
-        "bins": {"rna": 0, "atac": 0},
         "samples": {"atac": 4096},
         "tied": True,
         "validation_cells": 1000,
         "embedding": {"floor": True, "depth": 0.05},
-        "likelihood": {"rna": "gaussian", "atac": "profile"},
-        "masking": {
-            "ratio": {"rna": 0.2, "atac": 0.3},
-            "dropout": {"rna": 0.4, "atac": 0.1},
-            "thinning": {"rna": 0.5},
-        },
-        "stages": {
-            "atac": masked_stage("atac", {"regions": 1.0}, epochs[0], **stage),
-            "rna": masked_stage("rna", {"share_rna": 1.0}, epochs[1], **stage),
-            "both": masked_stage("both", {"whole": 1.0}, epochs[2], **stage),
-        },
         **changes,
+        "start": {"entries": ENTRIES, **changes.get("start", {})},
     }
-    return CellRecipe.parse(values)
+    return masked_recipe("clm_access", "regions", preset, epochs, **values)
 
 
 def tiny() -> CellRecipe:
     """Seconds; for tests."""
-    sizes = {"hidden": 16, "layers": 2, "width": 16, "heads": 2}
-    return _recipe(
-        "tiny",
-        (1, 1, 1),
-        sizes=sizes,
-        start={"shared": 6, "private": 6},
-        tokens={"rna": 24, "atac": 16},
-        groups={"rna": 0, "atac": 16},
-        samples={"atac": 64},
-        stage={"batch_size": 32},
-    )
+    return _recipe("tiny", (1, 1, 1), **TINY, samples={"atac": 64})
 
 
 def lite() -> CellRecipe:

@@ -8,49 +8,17 @@ unpaired cells, decoders that take technical batches, a gate chosen on held-out 
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from syncyte.recipes.base import CellRecipe, Recipe, recipes
-from syncyte.recipes.stages import NAMES, adapt, masked_stage, needs, objectives
+from syncyte.recipes.stages import NAMES, TINY, adapt, masked_recipe, needs, objectives
 
-
-def _recipe(preset: str, epochs: tuple[float, float, float], **changes: Any) -> CellRecipe:
-    stage: dict[str, Any] = changes.pop("stage", {})
-    values: dict[str, Any] = {
-        "name": "clm_x",
-        "preset": preset,
-        "tokens": {"rna": 128, "atac": 96},
-        "groups": {"rna": 0, "atac": 96},
-        "slots": {"rna": 0, "atac": 0},
-        "bins": {"rna": 0, "atac": 0},
-        "likelihood": {"rna": "gaussian", "atac": "profile"},
-        "masking": {
-            "ratio": {"rna": 0.2, "atac": 0.3},
-            "dropout": {"rna": 0.4, "atac": 0.1},
-            "thinning": {"rna": 0.5},
-        },
-        "stages": {
-            "atac": masked_stage("atac", {"share_atac": 1.0}, epochs[0], **stage),
-            "rna": masked_stage("rna", {"share_rna": 1.0}, epochs[1], **stage),
-            "both": masked_stage("both", {"whole": 1.0}, epochs[2], **stage),
-        },
-        **changes,
-    }
-    return CellRecipe.parse(values)
+_recipe = partial(masked_recipe, "clm_x", "share_atac")
 
 
 def tiny() -> CellRecipe:
     """Seconds; for tests."""
-    sizes = {"hidden": 16, "layers": 2, "width": 16, "heads": 2}
-    return _recipe(
-        "tiny",
-        (1, 1, 1),
-        sizes=sizes,
-        start={"shared": 6, "private": 6},
-        tokens={"rna": 24, "atac": 16},
-        groups={"rna": 0, "atac": 16},
-        stage={"batch_size": 32},
-    )
+    return _recipe("tiny", (1, 1, 1), **TINY)
 
 
 def lite() -> CellRecipe:

@@ -21,6 +21,15 @@ NAMES = ("rna", "atac")
 FROZEN = {r"^paths\.": 0.0, r"^heads\.": 0.0}  # tables: about 20 openings a region cannot move them for the better
 
 
+TINY: dict[str, Any] = {  # seconds; for tests
+    "sizes": {"hidden": 16, "layers": 2, "width": 16, "heads": 2},
+    "start": {"shared": 6, "private": 6},
+    "tokens": {"rna": 24, "atac": 16},
+    "groups": {"rna": 0, "atac": 16},
+    "stage": {"batch_size": 32},
+}
+
+
 def masked_stage(name: str, objectives: dict[str, float], epochs: float, **changes: Any) -> StageConfig:
     """Stage with the numbers that masked training was found to want, some of them changed."""
     values: dict[str, Any] = {
@@ -39,6 +48,42 @@ def masked_stage(name: str, objectives: dict[str, float], epochs: float, **chang
         **changes,
     }
     return StageConfig.parse(values)
+
+
+def masked_recipe(name: str, first: str, preset: str, epochs: tuple[float, float, float], **changes: Any) -> CellRecipe:
+    """Recipe with three masked stages and the numbers of ``lite``, some of them changed.
+
+    Parameters
+    ----------
+    first
+        Objective of the stage of ATAC.
+    epochs
+        Of the stages of ATAC, of RNA and of both.
+    changes
+        Fields of the recipe; ``stage`` holds changes of every stage.
+    """
+    stage: dict[str, Any] = changes.pop("stage", {})
+    values: dict[str, Any] = {
+        "name": name,
+        "preset": preset,
+        "tokens": {"rna": 128, "atac": 96},
+        "groups": {"rna": 0, "atac": 96},
+        "slots": {"rna": 0, "atac": 0},
+        "bins": {"rna": 0, "atac": 0},
+        "likelihood": {"rna": "gaussian", "atac": "profile"},
+        "masking": {
+            "ratio": {"rna": 0.2, "atac": 0.3},
+            "dropout": {"rna": 0.4, "atac": 0.1},
+            "thinning": {"rna": 0.5},
+        },
+        "stages": {
+            "atac": masked_stage("atac", {first: 1.0}, epochs[0], **stage),
+            "rna": masked_stage("rna", {"share_rna": 1.0}, epochs[1], **stage),
+            "both": masked_stage("both", {"whole": 1.0}, epochs[2], **stage),
+        },
+        **changes,
+    }
+    return CellRecipe.parse(values)
 
 
 def objectives(config: CellRecipe, names: tuple[str, ...]) -> dict[str, nn.Module]:

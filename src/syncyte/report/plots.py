@@ -6,6 +6,7 @@ Categories are sorted, legends stand outside. Leaves out: which figures an evalu
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ __all__ = [
     "umap_coordinates",
 ]
 BINS = 10
+NAME = 34  # letters of a method in a line beside its bar
 NAMES = 45  # classes whose names still fit beside a confusion matrix
 
 
@@ -249,7 +251,9 @@ def baseline_bars(table: pd.DataFrame, metric: str, model: str = "", title: str 
     """One bar a method, best at the top, intervals where the table has them; the model is blue, oracles are hatched."""
     values = table[metric].astype(float)
     values = values.sort_values(ascending=measure(metric).higher_is_better is not False, na_position="first")
-    figure = new_figure(5.2, 0.6 + 0.3 * max(len(values), 1))
+    names = ["\n".join(textwrap.wrap(str(name), NAME)) or str(name) for name in values.index]
+    lines = max((name.count("\n") + 1 for name in names), default=1)
+    figure = new_figure(5.2, 0.6 + (0.12 + 0.18 * lines) * max(len(values), 1))
     axes = figure.subplots()
     lows, highs = (table.get(f"{metric}_{end}", pd.Series(np.nan, table.index)) for end in ("low", "high"))
     reach = max(float(np.nanmax(np.abs([*values, *lows, *highs, 0.0]))), 1e-9)
@@ -266,7 +270,7 @@ def baseline_bars(table: pd.DataFrame, metric: str, model: str = "", title: str 
         axes.text(end + 0.012 * reach, place, text, va="center", fontsize=8.5, color=INK)
     axes.axvline(0, color=INK, linewidth=0.8)
     dress(axes, title, "", "", grid="x")
-    axes.set_yticks(range(len(values)), [str(name) for name in values.index], fontsize=8.5)
+    axes.set_yticks(range(len(values)), names, fontsize=8.5)
     axes.margins(x=0.12)
     axes.set_ylim(-0.6, len(values) - 0.4)
     return figure

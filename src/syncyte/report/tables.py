@@ -119,9 +119,9 @@ def judge(table: pd.DataFrame, metric: str, model: str, higher_is_better: bool |
     best = others.idxmax() if up else others.idxmin()
     lead = (own - others[best]) * (1 if up else -1)
     said, best_said = number(float(own), decimals), number(float(others[best]), decimals)
-    if said == best_said:  # what looks alike is not called a win
-        return Verdict(f"{label}: {name} and the best baseline, {best}, are level at {said}.", "level")
     gap = number(float(abs(own - others[best])), decimals)
+    if said == best_said or gap == number(0.0, decimals):  # what looks alike is not called a win
+        return Verdict(f"{label}: {name} and the best baseline, {best}, are level at {said}.", "level")
     doubt = _doubt(table, metric, name, float(others[best]), decimals)
     if lead > 0:
         text = f"{label}: {name} ({said}) is ahead of the best baseline, {best} ({best_said}), by {gap}.{doubt}"

@@ -2,7 +2,8 @@
 
 Baselines are fitted on the reference and applied to the held-out cells, as the model is; Harmony, which knows no new
 cells, is fitted on the cells it is scored on, like the model's integration. Every method is a function of cells, so
-that it can be asked again about other cells (``compare_depth``). Leaves out MultiVI (``compare_translate``).
+that it can be asked again about other cells (``compare_depth``). Leaves out pairs
+(``compare_pairs``) and MultiVI (``compare_translate``).
 """
 
 from __future__ import annotations
@@ -22,11 +23,9 @@ from syncyte.baselines.deep_atac import PeakVi, PoissonVi, load_snapatac, snapat
 from syncyte.baselines.integrate import harmony_embedding
 from syncyte.baselines.residual import Kind
 from syncyte.baselines.space import Scaling, Space
-from syncyte.baselines.start import LinearStart
 from syncyte.data.cells import Cells, Part, StackedRows
 from syncyte.errors import MissingExtraError
 from syncyte.metrics.embedding import depth_correlation, score_embedding
-from syncyte.metrics.pairs import score_pairs
 from syncyte.modalities import modalities
 from syncyte.tasks.embed import embed_cells
 from syncyte.tasks.trained import Trained
@@ -49,7 +48,6 @@ SPACES: dict[Kind, tuple[tuple[Scaling, str], ...]] = {
 }
 PEERS: dict[Kind, tuple[type[PeakVi], ...]] = {"pearson": (), "depth": (PeakVi, PoissonVi)}
 AXES = 30
-MOST_PAIRS = 5_000
 
 Embedding = NDArray[np.float32]
 Say = Callable[[str], None]
@@ -209,13 +207,14 @@ def compare_integration(
     ]
     found: dict[str, Embedding] = {name: own, f"{name}, not integrated": embed_cells(trained, cells).obsm["X_syncyte"]}
     whole = [mod for mod in cells.modalities if cells.present(mod).all()]
-    for method, how in fitted_spaces(reference, whole, seed).items():
-        embedding = found[method] = how.embed(cells)
-        try:
-            say(f"integrate: Harmony on {method}")
+    spaces = {method: how.embed(cells) for method, how in fitted_spaces(reference, whole, seed).items()}
+    found |= spaces
+    try:
+        for method, embedding in spaces.items():
             found[f"Harmony on {method}"] = harmony_embedding(embedding, batches, seed)
-        except MissingExtraError as error:
-            notes.append(f"Harmony is left out: {error}")
+            say(f"integrate: Harmony on {method}")
+    except MissingExtraError as error:
+        notes.append(f"Harmony is left out: {error}")
     for mod in whole if peers else []:
         for words, fit in integrating_peers(cells.counts(mod), modalities[mod].residual, batches, seed).items():
             try:
@@ -245,28 +244,6 @@ def integrating_peers(
         return {"scVI": scvi}
     found: dict[str, Callable[[], tuple[Embedding, int]]] = {peer.words: partial(trained, peer) for peer in PEERS[kind]}
     return {**found, "SnapATAC2": lambda: (snapatac_embedding(counts, AXES, seed), 0)}
-
-
-def compare_pairs(
-    trained: Trained, name: str, held: Cells, start: LinearStart | None, labels: NDArray[Any] | None, seed: int
-) -> pd.DataFrame | None:
-    """How near the two sides of the same cells lie, each seen alone; None where no two modalities are paired."""
-    names = held.modalities
-    paired = np.flatnonzero(np.logical_and.reduce([held.present(mod) for mod in names]))
-    if len(names) != 2 or len(paired) < 50:
-        return None
-    if len(paired) > MOST_PAIRS:
-        paired = np.sort(np.random.default_rng(seed).choice(paired, MOST_PAIRS, replace=False))
-    cells = held.take(paired)
-    kinds = None if labels is None else labels[paired]
-    first, second = (embed_cells(trained, cells.only([mod])).obsm["X_syncyte"] for mod in names)
-    rows = {name: score_pairs(first, second, kinds)}
-    if start is not None:
-        first, second = (
-            start.latent(mod, cells.counts(mod)) * start.encoders[mod].strength[: start.components] for mod in names
-        )
-        rows["linear start"] = score_pairs(first, second, kinds)
-    return pd.DataFrame(rows).T.rename_axis("method")
 
 
 def depths(cells: Cells, modality: str) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from syncyte.baselines.encode import CLIP
+from syncyte.baselines.encode import CLIP, axis_widths
 from syncyte.baselines.residual import Residual, ResidualMatrix
 from syncyte.data.cells import Cells
 from syncyte.tasks.calibrate import fit_temperature, log_loss, temper
@@ -36,7 +36,6 @@ FIRST_STRENGTH, FIRST_NARROW = 0.1, 1.0
 MOST_TRIED = 8000  # cells a trial learns from; the final fit takes all
 NEAR = 1.05  # log losses within this factor of the least count as equal; labels decide between them
 EQUAL = 0.005  # and so do qualities this close to the best
-BELOW_LAST = 0.99  # of the last singular value is the floor of axes
 BETTER = 0.93  # other blocks are taken for a log loss below this share of what the usual ones give
 BLOCKS: tuple[tuple[str, ...], ...] = (
     ("profiles", "latents"),
@@ -155,12 +154,6 @@ def read_evidence(
         name: Evidence(both[:, 2:], both[:, :2], profiles.scores(cells, name), width[name])
         for name, both in whole.items()
     }
-
-
-def axis_widths(strength: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How far singular values rise above the last one, which is mostly noise: root of the difference of squares."""
-    floor = BELOW_LAST * float(strength[-1])
-    return np.sqrt(np.maximum(strength**2 - floor**2, 0)).astype(np.float32)
 
 
 def _read(trained: Trained, batch: Batch, *, names: tuple[str, ...], private: bool) -> list[NDArray[np.float32]]:

@@ -131,7 +131,7 @@ def list_regions(
 def score_regions(work: Work, starts: pd.DataFrame | None) -> None:
     """Add both tables to an evaluation, with legends in plain words; nothing where the run knows no regions."""
     trained = work.trained
-    if modality_of(trained, "region") is None:
+    if modality_of(trained, "region") is None or trained.model.published is not None:
         return
     labels = work.labels_of(work.held)
     if labels is None or work.label_key is None or len(set(labels) - {""}) < 2:

@@ -73,6 +73,11 @@ def need_regions(trained: Trained) -> str:
             f"The run {trained.path} knows {' and '.join(trained.modalities)}, whose features are not regions of a "
             "genome. Train on cells that have open chromatin."
         )
+    if trained.model.published is not None:
+        raise CapabilityError(
+            f"The run {trained.path} has the published layout, which scores slots of hidden patches and predicts no "
+            "profile over regions. Ask a run of another preset."
+        )
     return name
 
 
