@@ -135,19 +135,30 @@ def annotation_tables(cells: Cells, given: argparse.Namespace, folder: Path) -> 
     return lines
 
 
-def score_table(labels: np.ndarray, found: dict[str, np.ndarray], ours: str) -> list[str]:
-    """Scores of pooled predictions, and the margin of the model over each with its interval."""
+def score_table(labels: np.ndarray, found: dict[str, np.ndarray | list[np.ndarray]], ours: str) -> list[str]:
+    """Scores, and the margin of the model over each method with its interval over cells.
+
+    A method may have several predictions of the same cells (draws of the labels): means over them, drawn cells are the
+    same in all.
+    """
     codes = {name: i for i, name in enumerate(np.unique(labels))}
     truth = np.array([codes[name] for name in labels])
-    coded = {name: np.array([codes.get(str(v), -1) for v in values]) for name, values in found.items()}
+    coded = {
+        name: [
+            np.array([codes.get(str(v), -1) for v in one]) for one in (given if isinstance(given, list) else [given])
+        ]
+        for name, given in found.items()
+    }
     rng = np.random.default_rng(0)
     draws = [rng.integers(0, len(truth), len(truth)) for _ in range(DRAWS)]
 
-    def macro(values: np.ndarray, rows: np.ndarray) -> float:
-        hit = np.bincount(truth[rows][values[rows] == truth[rows]], minlength=len(codes))
-        real = np.bincount(truth[rows], minlength=len(codes))
-        said = np.bincount(values[rows][values[rows] >= 0], minlength=len(codes))
-        return float((2 * hit / np.maximum(real + said, 1))[real > 0].mean())
+    def macro(some: list[np.ndarray], rows: np.ndarray) -> float:
+        scores, real = [], np.bincount(truth[rows], minlength=len(codes))
+        for values in some:
+            hit = np.bincount(truth[rows][values[rows] == truth[rows]], minlength=len(codes))
+            said = np.bincount(values[rows][values[rows] >= 0], minlength=len(codes))
+            scores.append((2 * hit / np.maximum(real + said, 1))[real > 0].mean())
+        return float(np.mean(scores))
 
     every = np.arange(len(truth))
     own = np.array([macro(coded[ours], rows) for rows in draws])
@@ -155,12 +166,10 @@ def score_table(labels: np.ndarray, found: dict[str, np.ndarray], ours: str) -> 
     for name in sorted(coded, key=lambda key: -macro(coded[key], every)):
         margin = own - np.array([macro(coded[name], rows) for rows in draws])
         low, high = np.quantile(margin, [0.025, 0.975])
-        words = (
-            ""
-            if name == ours
-            else f"{macro(coded[ours], every) - macro(coded[name], every):+.3f} ({low:+.3f} to {high:+.3f})"
-        )
-        lines.append(f"| {name} | {(coded[name] == truth).mean():.3f} | {macro(coded[name], every):.3f} | {words} |")
+        gap = macro(coded[ours], every) - macro(coded[name], every)
+        words = "" if name == ours else f"{gap:+.3f} ({low:+.3f} to {high:+.3f})"
+        accuracy = np.mean([(values == truth).mean() for values in coded[name]])
+        lines.append(f"| {name} | {accuracy:.3f} | {macro(coded[name], every):.3f} | {words} |")
     return lines
 
 

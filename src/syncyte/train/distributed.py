@@ -8,6 +8,7 @@ Every node must see the RUN folder. Left out: sharded weights (FSDP) and startin
 
 from __future__ import annotations
 
+import atexit
 import functools
 import logging
 import os
@@ -113,6 +114,9 @@ class Lightning:
         self.fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy)
         with _without_banner():
             self.fabric.launch()
+        if several and torch.distributed.get_backend() == "gloo":
+            atexit.unregister(_leave)
+            atexit.register(_leave)
         self.rank = self.fabric.global_rank
         self.world = self.fabric.world_size
         self.device = self.fabric.device
@@ -148,6 +152,15 @@ class Lightning:
     def barrier(self) -> None:
         """See ``Worker``."""
         self.fabric.barrier()
+
+
+def _leave() -> None:
+    """Join gloo's threads while Python is still whole: one that frees a tensor later aborts the process.
+
+    Lightning does so for NCCL alone.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @contextmanager
