@@ -5,8 +5,8 @@
 
 Regions are bins of 2,500 bp. Cells are simulated while they are read: eight types, each with rates of its own, about
 1,500 open regions a cell, which are never all in memory. Every job is a process of its own whose peak memory is
-printed: writing the store, training for a number of steps spread over the whole store, embedding as many cells, evenly
-spread.
+printed: writing the store, training for a number of steps spread over the whole store, embedding for as many steps of
+128 cells, evenly spread (of few cells each several times, so that both sizes give equally many vectors).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -128,8 +128,10 @@ def work(name: str, given: argparse.Namespace) -> None:
     else:
         cells = open_store(store)
         facts = {"open_seconds": time.perf_counter() - began}
-        spread = np.linspace(0, count - 1, min(count, given.steps * 128)).astype(np.int64)
-        found = embed_cells(load_trained(run, "cpu"), cells.take(spread)).obsm["X_syncyte"]
+        spread = np.linspace(0, count - 1, given.steps * 128).astype(np.int64)  # of few cells each several times
+        taken = cells.take(spread)
+        taken = replace(taken, obs=pd.DataFrame(index=[f"c{number}" for number in range(len(taken))]))
+        found = embed_cells(load_trained(run, "cpu"), taken).obsm["X_syncyte"]
         facts |= {"cells_embedded": float(len(found))}
     seconds = time.perf_counter() - began
     print(json.dumps({"mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "seconds": seconds, **facts}))
@@ -143,6 +145,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--jobs", nargs="+", default=["store", "train", "embed"])
     parser.add_argument("--job")
     parser.add_argument("--keep", action="store_true", help="leave the stores in the folder")
     given = parser.parse_args()
@@ -153,7 +156,7 @@ def main() -> None:
     print(f"`{shlex.join(['python', *sys.argv])}`\n")
     print("| cells | job | peak MB | seconds | bytes a cell on disk |\n| --- | --- | --- | --- | --- |")
     for count in given.cells:
-        for name in ("store", "train", "embed"):
+        for name in given.jobs:
             facts = job(name, given, folder, count)
             disk = sum(path.stat().st_size for path in (folder / f"store{count}").rglob("*") if path.is_file())
             more = "".join(f", {key.replace('_', ' ')} {value:.1f}" for key, value in facts.items() if "_" in key)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from syncyte.data.cells import Cells
+from syncyte.errors import ConfigError
 from syncyte.recipes.base import CellRecipe, Recipe, recipes
 from syncyte.recipes.stages import NAMES, TINY, adapt, masked_recipe, masked_stage, needs, objectives
 
@@ -90,6 +92,16 @@ def paper() -> CellRecipe:
     )
 
 
+def needs_atac(config: CellRecipe, cells: Cells) -> tuple[CellRecipe, list[str]]:
+    """Refuse cells without open chromatin; then see ``stages.adapt``."""
+    if "atac" not in cells.modalities:
+        raise ConfigError(
+            f"clm_access learns from open chromatin, and the cells have {' and '.join(cells.modalities)} alone. Give "
+            "cells with ATAC (for a plain .h5ad: --modality atac), or train clm_x."
+        )
+    return adapt(config, cells)
+
+
 recipes.add("clm_access")(
     Recipe(
         "clm_access",
@@ -97,7 +109,7 @@ recipes.add("clm_access")(
         ("embed", "integrate", "annotate", "translate", "evaluate"),
         {"tiny": tiny, "lite": lite, "small": small, "base": base, "paper": paper},
         objectives,
-        adapt,
+        needs_atac,
         needs,
     )
 )
