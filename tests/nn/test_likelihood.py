@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from syncyte.nn.likelihood import likelihoods, multinomial_log_prob, soft_link
+from syncyte.nn.likelihood import likelihoods, multinomial_log_prob, negative_binomial, soft_link, zero_inflated
 
 COUNTS = torch.tensor([0.0, 1, 2, 7, 40])
 RATES = torch.tensor([0.01, 0.5, 3.0, 20.0])
@@ -32,6 +32,36 @@ def test_negative_binomial(theta):
     np.testing.assert_allclose(
         got.numpy(), stats.nbinom.logpmf(target, size, size / (size + rate)), rtol=1e-5, atol=2e-5
     )
+
+
+def exact(counts, log_mean, log_dispersion):
+    size, mean = np.exp(log_dispersion), np.exp(log_mean)
+    return stats.nbinom.logpmf(counts, size, size / (size + mean))
+
+
+def test_negative_binomial_in_logs_is_exact_and_keeps_tiny_means():
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(3.0, (40, 30)) * (rng.random((40, 30)) < 0.3) * rng.integers(1, 300, (40, 30))
+    level, spread = rng.normal(0, 3, (40, 30)), rng.normal(1, 1.5, 30)
+    got = negative_binomial(*(torch.tensor(part, dtype=torch.float64) for part in (counts, level, spread)))
+    np.testing.assert_allclose(got.numpy(), exact(counts, level, spread), rtol=1e-8, atol=1e-8)
+    tiny = torch.tensor([-30.0], requires_grad=True)
+    value = negative_binomial(torch.ones(1), tiny, torch.tensor([2.0]))
+    value.backward()
+    assert value.item() == pytest.approx(-30, abs=1e-4) and tiny.grad.item() == pytest.approx(1, abs=1e-4)
+    huge = negative_binomial(torch.zeros(1), torch.tensor([60.0]), torch.tensor([0.0]))
+    assert huge.item() == pytest.approx(-60, abs=1e-3)
+
+
+def test_zero_inflation_only_adds_zeros():
+    counts = torch.arange(200.0, dtype=torch.float64)
+    level, spread, logit = (torch.tensor(value, dtype=torch.float64) for value in (1.3, 0.4, -0.7))
+    plain = negative_binomial(counts, level.expand(200), spread).exp()
+    inflated = zero_inflated(counts, level.expand(200), spread, logit).exp()
+    share = 1 / (1 + np.exp(0.7))
+    np.testing.assert_allclose(inflated[0], share + (1 - share) * plain[0], rtol=1e-10)
+    np.testing.assert_allclose(inflated[1:], (1 - share) * plain[1:], rtol=1e-10)
+    assert inflated.sum().item() == pytest.approx(1, abs=1e-8)
 
 
 def test_bernoulli():

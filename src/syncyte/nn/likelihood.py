@@ -6,7 +6,8 @@
 - ``profile``: the Poisson likelihood in its factorised form, multinomial over features x level, whose two parts can be
   weighted and calibrated apart.
 
-All functions return one value per entry (``profile``: per open entry), computed in float32.
+All functions return one value per entry (``profile``: per open entry), computed in float32, or float64 where that is
+given. ``negative_binomial`` and ``zero_inflated`` take logarithms, so that small means keep their gradients.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Protocol
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from syncyte.config import Registry
 
@@ -84,16 +86,9 @@ class NegativeBinomial:
 
     def log_prob(self, target: Tensor, mean: Tensor, dispersion: Tensor | None = None) -> Tensor:
         """Exact log-probability; ``dispersion`` broadcasts over cells (default 10)."""
-        rate, target = mean.float().clamp_min(TINY), target.float()
-        theta = torch.full_like(rate, 10.0) if dispersion is None else dispersion.float().expand_as(rate)
-        both = torch.log(theta + rate)
-        return (
-            torch.lgamma(target + theta)
-            - torch.lgamma(theta)
-            - torch.lgamma(target + 1)
-            + theta * (theta.log() - both)
-            + target * (rate.log() - both)
-        )
+        level = _wide(mean).clamp_min(TINY).log()
+        spread = torch.full_like(level, 10.0) if dispersion is None else _wide(dispersion)
+        return negative_binomial(_wide(target), level, spread.log())
 
     def mean(self, rate: Tensor) -> Tensor:
         """The rate."""
@@ -129,6 +124,41 @@ likelihoods.add("gaussian")(Gaussian())
 likelihoods.add("poisson")(Poisson())
 likelihoods.add("nb")(NegativeBinomial())
 likelihoods.add("bernoulli")(Bernoulli())
+
+
+def negative_binomial(
+    counts: Float[Tensor, "*s"], log_mean: Float[Tensor, "*s"], log_dispersion: Tensor
+) -> Float[Tensor, "*s"]:
+    """Exact log-probability of counts; gamma functions are computed where something was counted only.
+
+    ``lgamma(x+t) - lgamma(t) - lgamma(x+1) - t softplus(m-r) - x softplus(r-m)`` with log mean ``m``, log dispersion
+    ``r`` and ``t = exp(r)``: no small number is added inside a logarithm, so a mean near zero is not cut off.
+
+    Parameters
+    ----------
+    log_dispersion
+        Broadcasts over the counts. In float32 keep it below 9: differences of gamma functions lose digits beyond.
+    """
+    over = log_mean - log_dispersion
+    theta = log_dispersion.exp().expand_as(over)
+    found = theta * F.logsigmoid(-over) + counts * F.logsigmoid(over)
+    seen = counts.nonzero(as_tuple=True)
+    x, t = counts[seen], theta[seen]
+    return found.index_put(seen, torch.lgamma(x + t) - torch.lgamma(t) - torch.lgamma(x + 1), accumulate=True)
+
+
+def zero_inflated(
+    counts: Float[Tensor, "*s"], log_mean: Float[Tensor, "*s"], log_dispersion: Tensor, zero_logit: Tensor
+) -> Float[Tensor, "*s"]:
+    """Negative binomial in which a count is zero for another reason with probability ``sigmoid(zero_logit)``."""
+    own = negative_binomial(counts, log_mean, log_dispersion)
+    kept, lost = F.logsigmoid(-zero_logit), F.logsigmoid(zero_logit)
+    return torch.where(counts > 0, kept + own, torch.logaddexp(lost.expand_as(own), kept + own))
+
+
+def _wide(values: Tensor) -> Tensor:
+    """At least float32."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def soft_link(score: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
