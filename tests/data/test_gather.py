@@ -267,7 +267,7 @@ def count(original):
 
 parts.check_raw = count(parts.check_raw)
 scatter.check_raw = count(scatter.check_raw)
-parts.FIRST_ROWS = parts.MOST_ROWS = scatter.BLOCK = 4
+parts.FIRST_ROWS = parts.MOST_ROWS = scatter.ROWS = 4
 folder = Path(sys.argv[2])
 run(sorted(folder.glob("*.h5ad")), Reference.load(sys.argv[3]), folder / "store")
 """
@@ -293,7 +293,7 @@ def test_a_kill_leaves_nothing_half_done(reference: Reference, tmp_path: Path, w
 
 def test_memory_does_not_grow_with_the_cells(reference: Reference, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("syncyte.data.parts.ENTRIES", 20_000)
-    monkeypatch.setattr("syncyte.data.scatter.BLOCK", 200)
+    monkeypatch.setattr("syncyte.data.scatter.ROWS", 200)
     peak = {}
     for count in (200, 1000, 10_000):  # the first warms up
         (path,) = saved(tmp_path, **{f"n{count}": atac(names(count), 1)})

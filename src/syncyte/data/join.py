@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,11 @@ def join_parts(folders: Sequence[Path], reports: Sequence[dict[str, Any]], refer
     notes = [f"{labels[number]}: {note}" for number, report in enumerate(reports) for note in report["notes"]]
     if prefixed:
         notes.append(f"cell names occur in several files; the file's stem was put in front in: {', '.join(prefixed)}.")
-    parts = {}
+    places, parts = _places(names, everyone), {}
     for name in dict.fromkeys(name for cells in opened for name in cells.parts):
         having = [number for number, cells in enumerate(opened) if name in cells.parts]
         parts[name] = _stack(
-            name, [opened[number] for number in having], [names[number] for number in having], everyone
+            name, [opened[number] for number in having], [places[number] for number in having], len(everyone)
         )
     obs = _covariates(opened, names, labels, everyone, notes)
     cells = Cells(obs, parts, {})
@@ -101,7 +102,15 @@ def _regions(reference: Reference) -> pd.DataFrame:
     return table.assign(chrom=table["chrom"].astype(str)).set_axis(reference.index.names(), axis=0)
 
 
-def _stack(name: str, cells: Sequence[Cells], names: Sequence[pd.Index], everyone: pd.Index) -> Part:
+def _places(names: Sequence[pd.Index], everyone: pd.Index) -> list[NDArray[np.int64]]:
+    """Where the cells of each file are among all; without looking names up where no file shares one with another."""
+    edges = np.cumsum([0, *map(len, names)])
+    if edges[-1] == len(everyone):
+        return [np.arange(begin, end) for begin, end in pairwise(edges)]
+    return [everyone.get_indexer(own).astype(np.int64) for own in names]
+
+
+def _stack(name: str, cells: Sequence[Cells], places: Sequence[NDArray[np.int64]], count: int) -> Part:
     """One modality of several parts, one below the other, in one feature space."""
     parts = [item.parts[name] for item in cells]
     var = parts[0].var
@@ -114,11 +123,11 @@ def _stack(name: str, cells: Sequence[Cells], names: Sequence[pd.Index], everyon
         same = part.var is var or part.features.equals(var.index)
         target = np.zeros(0, dtype=np.int64) if same else var.index.get_indexer(part.features).astype(np.int64)
         rows.append(part.rows if same else MappedRows(part.rows, target, len(var)))
-    index = np.full(len(everyone), -1, dtype=np.int64)
+    index = np.full(count, -1, dtype=np.int64)
     starts = np.cumsum([0, *(part.rows.shape[0] for part in parts)])
-    for part, own, start in zip(parts, names, starts):
+    for part, own, start in zip(parts, places, starts):
         have = part.index >= 0
-        index[everyone.get_indexer(own[have])] = part.index[have] + start
+        index[own[have]] = part.index[have] + start
     return Part(rows[0] if len(rows) == 1 else StackedRows(tuple(rows)), index, var)
 
 

@@ -16,10 +16,12 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from syncyte.data.backed import canonical
-from syncyte.data.cells import BLOCK, Part
+from syncyte.data.cells import Part
 from syncyte.data.packed import pack_rows
 from syncyte.data.shards import smallest_dtype
 from syncyte.errors import DataError
+
+ROWS = 2048  # scattered at once: with a thousand open regions each some 20 MB
 
 
 class Scratch:
@@ -60,9 +62,8 @@ class Scratch:
         index = self.part.index
         measured = np.flatnonzero(index >= 0)
         measured = measured[np.argsort(index[measured], kind="stable")]
-        for start in range(0, len(measured), BLOCK):
-            cells = measured[start : start + BLOCK]
-            cells = cells[np.argsort(self.shard_of[cells], kind="stable")]
+        for start in range(0, len(measured), ROWS):
+            cells = measured[start : start + ROWS]
             block = self.part.rows.read(index[cells])
             check_raw(block, self.modality)
             if self.compact:
@@ -72,20 +73,25 @@ class Scratch:
             tick(len(cells))
 
     def _append(self, cells: NDArray[np.int64], block: sp.csr_matrix) -> None:
-        """Rows, sorted by shard, to the files of their shards."""
-        if self.compact:
-            words, self.sizes[cells] = pack_rows(block)
-            offsets = np.concatenate([[0], np.cumsum(self.sizes[cells])])
+        """Rows to the files of their shards."""
+        order = np.argsort(self.shard_of[cells], kind="stable")
+        cells, words, offsets = cells[order], np.zeros(0, dtype=np.uint32), np.zeros(0, dtype=np.int64)
+        if self.compact:  # packed rows are put in order: they are a fifth of the counts
+            words, sizes = pack_rows(block)
+            words, self.sizes[cells] = _moved(words, sizes, order), sizes[order]
+            offsets = np.concatenate([[0], np.cumsum(sizes[order])])
+            largest = _largest(block)[order]
+        else:
+            block = block[order]
+            largest = _largest(block)
         shards, begins = np.unique(self.shard_of[cells], return_index=True)
-        edges = np.append(begins, len(cells))
-        for shard, first, last in zip(shards, edges[:-1], edges[1:], strict=True):
-            low, high = block.indptr[first], block.indptr[last]
-            data = block.data[low:high]
-            self.largest[shard] = max(self.largest[shard], data.max(initial=0))
+        for shard, first, last in zip(shards, begins, np.append(begins[1:], len(cells)), strict=True):
+            self.largest[shard] = max(self.largest[shard], largest[first:last].max())
             if self.compact:
                 self._write(f"{shard}.words", words[offsets[first] : offsets[last]])
             else:
-                self._write(f"{shard}.data", data.astype("<u4"))
+                low, high = block.indptr[first], block.indptr[last]
+                self._write(f"{shard}.data", block.data[low:high].astype("<u4"))
                 self._write(f"{shard}.indices", block.indices[low:high].astype("<i4", copy=False))
 
     def _write(self, name: str, values: NDArray[Any]) -> None:
@@ -103,16 +109,10 @@ class Scratch:
 
     def words(self, number: int) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int64]]:
         """Take the packed rows of a shard in shuffled order: words, words a cell, entries a cell."""
-        from syncyte.data.pack_kernels import gather
-
         cells = self.members[number]
         words = self._take(f"{number}.words", "<u4")
         arrived, back = self._arrival(cells)
-        sizes = self.sizes[cells[arrived]]
-        begins = np.cumsum(sizes) - sizes
-        out = np.empty_like(words)
-        gather(words, begins[back], sizes[back], out)
-        return out, sizes[back], self.lengths[cells]
+        return _moved(words, self.sizes[cells[arrived]], back), self.sizes[cells], self.lengths[cells]
 
     def _arrival(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Order in which ``fill`` met the cells of a shard, and the way back from it."""
@@ -128,6 +128,21 @@ class Scratch:
         values = np.fromfile(path, dtype=dtype)
         path.unlink()
         return values
+
+
+def _moved(words: NDArray[np.uint32], sizes: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """Packed rows in another order."""
+    from syncyte.data.pack_kernels import gather
+
+    out = np.empty(int(sizes.sum()), dtype=np.uint32)
+    gather(words, (np.cumsum(sizes) - sizes)[order], sizes[order], out)
+    return out
+
+
+def _largest(block: sp.csr_matrix) -> NDArray[np.float32]:
+    """Largest count of each row, 0 in an empty one."""
+    found = np.maximum.reduceat(np.append(block.data, np.float32(0)), block.indptr[:-1])
+    return np.where(np.diff(block.indptr) > 0, found, 0)
 
 
 def check_raw(block: sp.csr_matrix, modality: str) -> None:
