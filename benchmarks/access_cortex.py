@@ -7,8 +7,8 @@ The model is trained on both modalities of the other batches, without labels; th
 Annotation reads open chromatin alone, with all labels of the training cells and with a tenth of them (several draws,
 scored together); *from scratch* is the same model trained on the labelled tenth alone. The unclear class is left out.
 Classifiers of the linear spaces take their penalty from a quarter of the labelled cells. Integration is of the test
-cells by their open chromatin; PeakVI is trained on these cells, with the technical batch as covariate, until its held-out
-loss no longer falls.
+cells by their open chromatin; PeakVI is trained on these cells, with the technical batch as covariate, until its
+held-out loss no longer falls.
 """
 
 from __future__ import annotations
