@@ -8,7 +8,6 @@ Leaves out: matching itself (``metrics.pairs``).
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Self
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from syncyte.baselines.space import Space
 
+Places = NDArray[np.floating]  # (cells, components)
 PENALTIES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 
 
@@ -37,44 +37,46 @@ class RidgeMatch:
 
     def fit(self, source: sp.csr_matrix, target: sp.csr_matrix) -> Self:
         """Learn from the ``(n, f)`` and ``(n, g)`` counts of paired training cells."""
-        x = self.source.fit(source).transform(source).astype(np.float64)
-        y = self.target.fit(target).transform(target).astype(np.float64)
-        return self._regressed(x, y)
+        self.source.fit(source)
+        self.target.fit(target)
+        return self._regressed(self.source.transform(source), self.target.transform(target))
 
     def tuned(
         self,
         source: sp.csr_matrix,
         target: sp.csr_matrix,
         rows: NDArray[np.int64],
-        error: Callable[[NDArray[np.float64], NDArray[np.float64]], float],
+        error: Callable[[Places, Places], float],
         penalties: Sequence[float] = PENALTIES,
     ) -> Self:
-        """Copy with the penalty of the least ``error``, learned from the same cells again.
+        """``fit``, with the penalty of the least ``error``.
 
         Parameters
         ----------
-        source, target
-            The counts that were fitted.
         rows
             Cells among them that are left out of the regression and scored, for the choice alone.
         error
             Of the two placements of these cells, lower is better.
         """
-        x, y = self.source.transform(source).astype(np.float64), self.target.transform(target).astype(np.float64)
-        left = np.setdiff1d(np.arange(len(x)), rows)
-        trials = [self._with(penalty)._regressed(x[left], y[left]) for penalty in penalties]
-        best = min(trials, key=lambda trial: error(trial._predicted(x[rows]), y[rows]))
-        return best._regressed(x, y)
+        self.fit(source, target)
+        x, y = self.source.transform(source), self.target.transform(target)
+        left, errors = np.setdiff1d(np.arange(len(x)), rows), []
+        for self.penalty in penalties:
+            self._regressed(x[left], y[left])
+            errors.append(error(self._predicted(x[rows]), y[rows]))
+        self.penalty = penalties[int(np.argmin(errors))]
+        return self._regressed(x, y)
 
-    def transform(self, source: sp.csr_matrix) -> NDArray[np.float64]:
+    def transform(self, source: sp.csr_matrix) -> Places:
         """``(n, k)`` places of cells of which the source is known."""
-        return self._predicted(self.source.transform(source).astype(np.float64))
+        return self._predicted(self.source.transform(source))
 
-    def place(self, target: sp.csr_matrix) -> NDArray[np.float64]:
+    def place(self, target: sp.csr_matrix) -> Places:
         """``(n, k)`` places of cells of which the target is known."""
-        return self.target.transform(target).astype(np.float64)
+        return self.target.transform(target)
 
-    def _regressed(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> Self:
+    def _regressed(self, scores: Places, wanted: Places) -> Self:
+        x, y = scores.astype(np.float64), wanted.astype(np.float64)
         self.middle, self.mean = x.mean(axis=0), y.mean(axis=0)
         self.spread = max(float(x.std(axis=0).max(initial=0.0)), 1e-12)
         scaled = (x - self.middle) / self.spread
@@ -82,10 +84,5 @@ class RidgeMatch:
         self.loadings = np.linalg.solve(ridge, scaled.T @ (y - self.mean))
         return self
 
-    def _predicted(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return (x - self.middle) / self.spread @ self.loadings + self.mean
-
-    def _with(self, penalty: float) -> Self:
-        other = copy.copy(self)
-        other.penalty = penalty
-        return other
+    def _predicted(self, scores: Places) -> Places:
+        return (scores - self.middle) / self.spread @ self.loadings + self.mean

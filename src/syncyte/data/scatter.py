@@ -74,25 +74,21 @@ class Scratch:
 
     def _append(self, cells: NDArray[np.int64], block: sp.csr_matrix) -> None:
         """Rows to the files of their shards."""
+        np.maximum.at(self.largest, self.shard_of[cells], _largest(block))
         order = np.argsort(self.shard_of[cells], kind="stable")
-        cells, words, offsets = cells[order], np.zeros(0, dtype=np.uint32), np.zeros(0, dtype=np.int64)
+        cells = cells[order]
         if self.compact:  # packed rows are put in order: they are a fifth of the counts
             words, sizes = pack_rows(block)
-            words, self.sizes[cells] = _moved(words, sizes, order), sizes[order]
-            offsets = np.concatenate([[0], np.cumsum(sizes[order])])
-            largest = _largest(block)[order]
+            self.sizes[cells] = sizes[order]
+            arrays, ends = {"words": _moved(words, sizes, order)}, np.cumsum(sizes[order])
         else:
             block = block[order]
-            largest = _largest(block)
+            arrays, ends = {"data": block.data.astype("<u4"), "indices": block.indices.astype("<i4")}, block.indptr[1:]
+        edges = np.concatenate([[0], ends])
         shards, begins = np.unique(self.shard_of[cells], return_index=True)
         for shard, first, last in zip(shards, begins, np.append(begins[1:], len(cells)), strict=True):
-            self.largest[shard] = max(self.largest[shard], largest[first:last].max())
-            if self.compact:
-                self._write(f"{shard}.words", words[offsets[first] : offsets[last]])
-            else:
-                low, high = block.indptr[first], block.indptr[last]
-                self._write(f"{shard}.data", block.data[low:high].astype("<u4"))
-                self._write(f"{shard}.indices", block.indices[low:high].astype("<i4", copy=False))
+            for kind, values in arrays.items():
+                self._write(f"{shard}.{kind}", values[edges[first] : edges[last]])
 
     def _write(self, name: str, values: NDArray[Any]) -> None:
         with (self.folder / name).open("ab") as file:
@@ -139,10 +135,10 @@ def _moved(words: NDArray[np.uint32], sizes: NDArray[np.int64], order: NDArray[n
     return out
 
 
-def _largest(block: sp.csr_matrix) -> NDArray[np.float32]:
+def _largest(block: sp.csr_matrix) -> NDArray[np.int64]:
     """Largest count of each row, 0 in an empty one."""
     found = np.maximum.reduceat(np.append(block.data, np.float32(0)), block.indptr[:-1])
-    return np.where(np.diff(block.indptr) > 0, found, 0)
+    return np.where(np.diff(block.indptr) > 0, found, 0).astype(np.int64)
 
 
 def check_raw(block: sp.csr_matrix, modality: str) -> None:

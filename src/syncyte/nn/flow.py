@@ -143,6 +143,7 @@ def guided(
     kept = [term for term in terms if abs(term.weight) > 1e-12]
 
     def field(state: Tensor, time: Tensor) -> Tensor:
+        """Guided velocity; all cells of a call stand at the same time."""
         if not interval[0] <= float(time[0]) <= interval[1]:
             return velocity(state, time, plain)
         found = _together(velocity, [term.condition for term in kept], state, time)

@@ -92,8 +92,8 @@ def _ridges(cells: Cells, reference: Cells, batch_key: str | None, seed: int) ->
     counts = {mod: known.counts(mod) for mod in names}
     for source, target in (names, names[::-1]):
         spaces = [Space(modalities[mod].residual, AXES, seed) for mod in (source, target)]
-        match = RidgeMatch(spaces[0], spaces[1]).fit(counts[source], counts[target])
-        match = match.tuned(counts[source], counts[target], rows, lambda a, b: score_pairs(a, b, tops=())["foscttm"])
+        match = RidgeMatch(spaces[0], spaces[1])
+        match.tuned(counts[source], counts[target], rows, lambda a, b: score_pairs(a, b, tops=())["foscttm"])
         yield (
             f"ridge, {source} to {target}",
             (match.transform(cells.counts(source)), match.place(cells.counts(target))),
