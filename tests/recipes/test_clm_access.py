@@ -8,6 +8,7 @@ import torch
 from tests.tiny import cells_of, train_tiny, world
 
 import syncyte
+from syncyte.errors import ConfigError
 from syncyte.nn.region_head import Rates, RegionHead
 from syncyte.recipes.base import _within
 from syncyte.recipes.train import configure
@@ -47,6 +48,21 @@ def test_atac_alone_is_enough(data, tmp_path):
     alone = train(data["atac"].copy(), tmp_path / "RUN", modality="atac", batch_key=None)
     assert alone.modalities == ("atac",) and [s["name"] for s in alone.recipe["training"]["stages"]] == ["atac"]
     assert syncyte.embed(alone, data).obsm["X_syncyte"].shape == (240, 6)
+
+
+@pytest.mark.slow
+def test_cells_without_a_technical_batch_are_counted(data, tmp_path):
+    cells = data["atac"].copy()
+    cells.obs["lane"] = data.obs["batch"].astype(object).where(np.arange(len(cells.obs)) % 6 > 0, None).values
+    run = train(cells, tmp_path / "RUN", modality="atac", batch_key="lane")
+    missing = int(cells.obs["lane"].isna().sum())
+    assert any(note.startswith(f"{missing:,} of {len(cells):,} cells have no 'lane'") for note in run.recipe["notes"])
+
+
+def test_rna_alone_is_refused(data, tmp_path):
+    with pytest.raises(ConfigError, match="learns from open chromatin, and the cells have rna alone"):
+        train(data["rna"].copy(), tmp_path / "RUN", modality="rna", batch_key=None)
+    assert not (tmp_path / "RUN").exists()
 
 
 @pytest.mark.parametrize("settings", [["tied=false"], ["likelihood.atac=poisson"], ["likelihood.atac=bernoulli"]])

@@ -82,6 +82,9 @@ def train_recipe(
         cells.column(label_key)  # said now, not after the training
     split = split_cells(cells, batch_key, validation, seed)
     config, notes = recipe.adapt(config, cells.take(split.train))
+    without = 0 if batch_key is None else int(cells.column(batch_key).isna().sum())
+    if without:
+        notes.append(f"{without:,} of {len(cells):,} cells have no {batch_key!r}: as if of an average technical batch.")
     worker = start_worker(device)
     # the caller's random state stays as it was
     with prepare_run(out, resume=resume, overwrite=overwrite, worker=worker) as folder, torch.random.fork_rng([]):
