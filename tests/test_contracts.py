@@ -135,9 +135,9 @@ def test_preset(tiny_data, name, preset):
         # a decoder tied to the table is the linear one to a few percent
         tolerance = {"rtol": 0.1, "atol": 0.02} if config.tied else {"rtol": 5e-3, "atol": 5e-4}
         np.testing.assert_allclose(predicted, expected, **tolerance)
-    found = recipe.objectives(config, tuple(cells.modalities))
+    found = recipe.parts.objectives(config, tuple(cells.modalities))
     wanted = {key for stage in config.stages.values() for key in stage.objectives}
-    assert wanted <= set(found) and set(recipe.needs(config)) == {stage.name for stage in config.stages.values()}
+    assert wanted <= set(found) and set(recipe.parts.needs(config)) == {stage.name for stage in config.stages.values()}
     with torch.no_grad():
         for key in wanted:
             assert torch.isfinite(found[key](model, batch, torch.Generator().manual_seed(0)).total)

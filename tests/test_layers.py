@@ -16,6 +16,7 @@ LAYERS = (
     {"cli"},
     {"walkthrough"},
     {"api"},
+    {"generation", "places"},
     {"files"},
     {"report"},
     {"recipes"},

@@ -14,11 +14,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from syncyte.files import check_out, convert, count_fragments, harmonise, inspect_data, open_data, read, write_store
+from syncyte.files import (
+    check_out,
+    convert,
+    count_fragments,
+    harmonise,
+    inspect_data,
+    open_data,
+    read,
+    read_features,
+    write_store,
+)
+from syncyte.generation import generate
+from syncyte.places import genes_of, top_regions
 
 if TYPE_CHECKING:
     from syncyte.data.cells import Cells
-    from syncyte.tasks.region_tables import RegionTables
     from syncyte.tasks.result import Evaluation, Result
     from syncyte.tasks.trained import Trained
 
@@ -28,6 +39,7 @@ __all__ = [
     "count_fragments",
     "embed",
     "evaluate",
+    "generate",
     "harmonise",
     "inspect_data",
     "integrate",
@@ -50,17 +62,6 @@ def _deliver(result: Result, data: Any, cells: Cells, out: Any, key_added: str |
     return result
 
 
-def _genes(trained: Trained, genome: Any) -> dict[str, Any]:
-    """All genes of a reference, and the starts of those a run knows; None both without a reference."""
-    from syncyte.genome.reference import Reference
-    from syncyte.tasks.compare_translate import gene_starts
-
-    if genome is None:
-        return {"genes": None, "starts": None}
-    book = Reference.load(genome)
-    return {"genes": book.genes, "starts": gene_starts(trained, book)}
-
-
 def train(
     recipe: str,
     data: Any,
@@ -69,6 +70,8 @@ def train(
     preset: str = "small",
     batch_key: str | None = None,
     label_key: str | None = None,
+    condition_keys: Sequence[str] = (),
+    features: Sequence[str | Path] = (),
     validation: str | Sequence[str] | None = None,
     settings: Sequence[str] = (),
     resume: bool = False,
@@ -85,25 +88,18 @@ def train(
 
     Parameters
     ----------
-    recipe
-        Name of a recipe (``clm_x``, ``clm_access``).
-    data
-        Training cells, see ``read``; cells may lack any modality.
-    out
-        RUN folder. An existing one is an error without ``resume`` or ``overwrite``.
-    preset
-        ``tiny``, ``lite``, ``small``, ``base`` or ``paper``.
-    batch_key, label_key
-        Columns of ``obs``: technical batch (one is held out for early stopping), cell type (checked, kept in the card).
-    validation
-        Technical batches to hold out instead.
+    recipe, preset
+        ``clm_x``, ``clm_access`` or ``scldm``, and its size: ``tiny``, ``lite``, ``small``, ``base`` (or ``paper``).
+    data, out
+        Training cells, see ``read``, which may lack any modality; RUN folder. One that exists is an error without
+        ``resume`` or ``overwrite``.
+    batch_key, label_key, validation
+        Columns of ``obs``: technical batch (one is held out, or those named in ``validation``), cell type.
+    condition_keys, features
+        More columns that ``scldm`` can be asked for, labels or numbers, and ``KEY=TABLE`` (.csv or .tsv, values of the
+        column first) of feature vectors of one, so that values that were never trained on can be asked for.
     settings
         Changes of single settings, ``"stages.rna.epochs=5"``.
-
-    Returns
-    -------
-    Trained
-        The finished model, as ``load`` would give it.
     """
     import syncyte.recipes  # noqa: F401 - registers the recipes
     from syncyte.recipes.train import configure, train_recipe
@@ -111,6 +107,8 @@ def train(
     config = configure(recipe, preset, settings)
     cells = open_data(data, modality, genome, layer, force)
     keys: dict[str, Any] = {"batch_key": batch_key, "label_key": label_key, "validation": validation}
+    keys |= {"condition_keys": (condition_keys,) if isinstance(condition_keys, str) else tuple(condition_keys)}
+    keys |= {"features": read_features(features)}
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "device": device, "seed": seed, "quiet": quiet}
     train_recipe(config, cells, Path(out), command=_command(), **keys, **how)
     return load(out, device=device)
@@ -286,60 +284,6 @@ def translate(
     return together(run, device, work)
 
 
-def top_regions(
-    run: Any,
-    data: Any,
-    *,
-    label_key: str,
-    genes: Sequence[str] | None = None,
-    top: int = 20,
-    unclear: Sequence[str] = (),
-    out: str | Path | None = None,
-    device: str = "auto",
-    seed: int = 0,
-    quiet: bool = False,
-    modality: str | None = None,
-    genome: str | Path | None = None,
-    layer: str | None = None,
-    force: bool = False,
-    batch_size: int | None = None,
-) -> RegionTables:
-    """List the regions a run calls specific for each cell type, beside what the cells show, and those of genes.
-
-    Parameters
-    ----------
-    label_key
-        Column of the cell type.
-    genes
-        Names of predicted genes whose regions are listed (half of ``top`` each); by default the 50 whose prediction
-        varies most. Only where the run knows genes too.
-    top
-        Regions a type.
-    unclear
-        Labels that mean no class (doublets, unassigned); their cells are left out.
-    out
-        ``.csv`` for the types; the table of genes goes to ``.genes.csv`` beside it.
-    genome
-        As in ``read``; with a reference folder that has genes, the nearest genes and distances are listed.
-    """
-    from syncyte.tasks.region_tables import check_table, list_regions
-    from syncyte.tasks.trained import together
-
-    del quiet
-    how: dict[str, Any] = {"unclear": unclear, "batch_size": batch_size, "seed": seed}
-
-    def work(trained: Trained) -> RegionTables:
-        check_table(out)
-        check_out(out)
-        cells = open_data(data, modality, genome, layer, force)
-        found = list_regions(trained, cells, label_key, genes, top, places=_genes(trained, genome), **how)
-        if out is not None:
-            found.write(Path(out))
-        return found
-
-    return together(run, device, work)
-
-
 def evaluate(
     run: Any,
     data: Any,
@@ -391,7 +335,7 @@ def evaluate(
         known = open_data(reference, modality, genome, layer, force)
         keys: dict[str, Any] = {key: given or trained.recipe.get(key) for key, given in asked.items()}
         how: dict[str, Any] = {"unclear": unclear, "peers": peers, "seed": seed, "quiet": quiet}
-        evaluation = evaluate_cells(trained, cells, known, **keys, **how, **_genes(trained, genome))
+        evaluation = evaluate_cells(trained, cells, known, **keys, **how, **genes_of(trained, genome))
         if out is not None:
             write_report(report_from_evaluation(evaluation), Path(out))
             write_tables(evaluation.tables, Path(out))

@@ -5,13 +5,14 @@ Leaves out: models. ``api`` hands these on beside its own verbs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from syncyte.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mudata import MuData
 
     from syncyte.data.cells import Cells
@@ -31,6 +32,40 @@ def open_data(
     from syncyte.modalities import all_schemas
 
     return open_cells(data, schemas=all_schemas(), modality=modality, reference=genome, layer=layer, force=force)
+
+
+def read_features(pairs: Sequence[Any]) -> dict[str, pd.DataFrame]:
+    """Tables of feature vectors by column of ``obs``, from ``KEY=TABLE`` or mappings of a key to a table.
+
+    Raises
+    ------
+    ConfigError
+        Where a pair is not written so, or a file is missing.
+    DataError
+        Where a table repeats a name, holds text beside the names, or nothing.
+    """
+    import numpy as np
+    import pandas as pd
+
+    found: dict[str, pd.DataFrame] = {}
+    for pair in [pairs] if isinstance(pairs, str | Mapping) else pairs:
+        if isinstance(pair, Mapping):
+            found |= {key: table.astype(np.float32) for key, table in pair.items()}
+            continue
+        key, separator, place = str(pair).partition("=")
+        if not separator or not Path(place).is_file():
+            raise ConfigError(
+                f"--features {pair}: expected KEY=TABLE, a column of obs and a .csv or .tsv file whose first column "
+                f"holds its values{'' if not separator else f'; there is no file {place!r}'}."
+            )
+        table = pd.read_csv(place, sep="," if place.endswith(".csv") else "\t", index_col=0, dtype={0: str})
+        table.index = table.index.astype(str)
+        words = [str(name) for name, kind in table.dtypes.items() if kind.kind not in "biuf"]
+        if table.index.has_duplicates or words or table.empty:
+            problem = "names repeat" if table.index.has_duplicates else f"columns {words[:3]} are no numbers"
+            raise DataError(f"The table {place} cannot be used: {'it is empty' if table.empty else problem}.")
+        found[key] = table.astype(np.float32)
+    return found
 
 
 def read(

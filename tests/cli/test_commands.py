@@ -34,6 +34,9 @@ class Answer(dict):
 
     summary = "3 cells"
 
+    def can(self, capability: str) -> bool:
+        return capability == "encodes"
+
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict]]:
@@ -85,6 +88,8 @@ def test_train_with_everything(calls):
                 "preset": "lite",
                 "batch_key": "batch",
                 "label_key": "cell_type",
+                "condition_keys": (),
+                "features": (),
                 "validation": ["09A", "09B"],
                 "settings": ("a.b=c", "d=1"),
                 "resume": True,
@@ -250,11 +255,14 @@ def test_every_command_takes_the_common_options_and_shows_an_example(name: str):
     assert "\b" not in text
 
 
+TUPLES = ("settings", "out", "unclear", "condition_keys", "features", "where", "between", "reference")
+
+
 def test_the_signatures_are_those_of_the_verbs():
     """The command line and Python bear the same names and defaults."""
     from syncyte import api
 
-    names = {name: name for name in ("train", "embed", "integrate", "annotate", "translate", "evaluate")}
+    names = {name: name for name in ("train", "embed", "integrate", "annotate", "translate", "generate", "evaluate")}
     names["top_regions"] = "regions"
     for name, full in (names | {"harmonise": "data harmonise", "count_fragments": "data fragments"}).items():
         verb = inspect.signature(getattr(api, name)).parameters
@@ -264,7 +272,7 @@ def test_the_signatures_are_those_of_the_verbs():
             command = {key: value for key, value in command.items() if key != "seed"}
         assert set(command) <= set(verb), name
         for key, parameter in command.items():
-            if parameter.default is not inspect.Parameter.empty and key not in ("settings", "out", "unclear"):
+            if parameter.default is not inspect.Parameter.empty and key not in TUPLES:
                 assert verb[key].default == parameter.default, f"{name} {key}"
 
 
@@ -297,7 +305,7 @@ def test_notes_and_warnings_are_said_in_words(capsys, monkeypatch):
 
     options.note(["one technical batch"], quiet=False)
     options.note(["unheard"], quiet=True)
-    monkeypatch.setattr(cli, "app", lambda: warnings.warn("48 cells are empty", stacklevel=1))
+    monkeypatch.setattr(cli, "app", lambda words: warnings.warn("48 cells are empty", stacklevel=1))
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         cli.main()

@@ -70,7 +70,7 @@ def test_usage_errors_leave_with_2(words: tuple[str, ...], said: str):
 
 
 def raising(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
-    def app() -> None:
+    def app(words: list[str]) -> None:
         raise error
 
     monkeypatch.setattr(cli, "app", app)
@@ -100,7 +100,9 @@ def test_errors_are_one_paragraph(error, code, said, monkeypatch, capsys):
 
 
 def test_a_defect_keeps_its_traceback():
-    done = syncyte("--help", code="import syncyte.cli\ndef app(): raise ValueError('a defect')\nsyncyte.cli.app = app")
+    done = syncyte(
+        "--help", code="import syncyte.cli\ndef app(words): raise ValueError('a defect')\nsyncyte.cli.app = app"
+    )
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "ValueError: a defect" in done.stderr

@@ -25,6 +25,7 @@ from syncyte.data.split import Split
 from syncyte.errors import CapabilityError, CheckpointError, ConfigError, DataError
 from syncyte.objectives.masked import MaskedShare, MaskedWhole
 from syncyte.recipes import train as recipe_train
+from syncyte.recipes import train_cells
 from syncyte.recipes.base import assemble, recipes
 from syncyte.recipes.clm_x import adapt
 from syncyte.recipes.train import configure
@@ -187,7 +188,7 @@ def test_stages_are_dropped_with_what_they_need(tiny_data):
     cells = cells_of(MuData({"rna": tiny_data["rna"].copy()}))
     adapted, notes = adapt(config, cells)
     assert list(adapted.stages) == ["rna"] and len(notes) == 2
-    assert recipes["clm_x"].needs(config) == {"atac": ("atac",), "rna": ("rna",), "both": ("rna", "atac")}
+    assert recipes["clm_x"].parts.needs(config) == {"atac": ("atac",), "rna": ("rna",), "both": ("rna", "atac")}
 
 
 def test_cells_without_a_known_modality_are_refused(tmp_path, tiny_data):
@@ -245,7 +246,7 @@ def train_slowly(run: Path, pause: float) -> None:
 
     for kind in (MaskedShare, MaskedWhole):
         kind.forward = slowed(kind.forward)
-    recipe_train.fit = partial(recipe_train.fit, save_every_seconds=0.0)
+    train_cells.fit = partial(train_cells.fit, save_every_seconds=0.0)
     train_tiny(world(), run, resume=True)
 
 

@@ -14,11 +14,13 @@ from typing import Annotated
 
 import typer
 
-from syncyte.cli import data, demo, doctor, options, reference, tasks, train
+from syncyte.cli import data, demo, doctor, make, options, reference, tasks, train
 from syncyte.errors import DiskFullError, Dismissed, SyncyteError
 
 # Faults of the machine, not of syncyte: full disk, quota, no permission, read-only or too-long path.
 MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG}
+
+SEVERAL = {"--condition-keys"}  # options that take one or several values
 
 app = typer.Typer(
     name="syncyte",
@@ -49,6 +51,7 @@ for command in (
     tasks.annotate,
     tasks.translate,
     tasks.regions,
+    make.generate,
     tasks.evaluate,
     demo.demo,
     doctor.doctor,
@@ -75,6 +78,26 @@ def _root(
     del version  # the callback answered
 
 
+def spread(words: list[str]) -> list[str]:
+    """Command line in which options that take several values are repeated: ``--condition-keys a b`` for two of them.
+
+    Their values end at the next option, or at a file that exists.
+    """
+    found: list[str] = []
+    several: str | None = None
+    taken = 0
+    for word in words:
+        if word in SEVERAL:
+            several, taken = word, 0
+        elif several is not None and (word.startswith("-") or (taken and os.path.exists(word))):  # noqa: PTH110
+            several = None
+        elif several is not None:
+            found += [several] if taken else []
+            taken += 1
+        found.append(word)
+    return found
+
+
 def main() -> None:
     """Run the command line and leave with its exit code."""
     import warnings
@@ -83,7 +106,7 @@ def main() -> None:
     warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
     try:
         try:
-            app()
+            app(spread(sys.argv[1:]))
         finally:
             sys.stdout.flush()  # here, so that a closed pipe is met below and not at interpreter exit
     except Dismissed as word:  # the first process says what is the matter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from enum import Enum
 from inspect import cleandoc
 from pathlib import Path
 from textwrap import indent
@@ -63,6 +64,12 @@ def call(verb: str, values: dict[str, Any]) -> Any:
     from syncyte import api
 
     return getattr(api, verb)(**{name: _one_path(value) for name, value in values.items()})
+
+
+def plain(values: dict[str, Any], *lists: str) -> dict[str, Any]:
+    """A command's options as its verb wants them: words for choices, and tuples for what may be repeated."""
+    found = {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
+    return found | {name: tuple(found[name] or ()) for name in lists}
 
 
 def _one_path(value: Any) -> Any:

@@ -12,7 +12,7 @@ from syncyte.cli import options
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="What to train: clm_x or clm_access.", show_default=False)
+        str, typer.Argument(metavar="RECIPE", help="What to train: clm_x, clm_access or scldm.", show_default=False)
     ],
     data: options.Data,
     out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run to make.", show_default=False)],
@@ -21,6 +21,18 @@ def train(
     ] = "small",
     batch_key: options.BatchKey = None,
     label_key: options.LabelKey = None,
+    condition_keys: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--condition-keys", metavar="KEY ...", help="More obs columns that scldm can be asked for (one or several)."
+        ),
+    ] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--features", metavar="KEY=TABLE", help="Feature vectors of the values of a condition (.csv or .tsv)."
+        ),
+    ] = None,
     validation: Annotated[
         list[str] | None,
         typer.Option("--validation", metavar="VALUE", help="Technical batch held out for early stopping (repeatable)."),
@@ -47,8 +59,12 @@ def train(
     syncyte train clm_x rna.h5ad atac.h5ad --out run --preset lite
     syncyte train clm_x train.h5mu --out run --preset small --set stages.rna.epochs=5
     syncyte train clm_access store --out run --preset small --batch-key batch
+    syncyte train scldm train.h5ad --out run --label-key cell_type --condition-keys condition donor
     syncyte train clm_x train.h5mu --out run --resume
     """
-    run = options.call("train", {**locals(), "validation": validation or None, "settings": tuple(settings or ())})
+    values = options.plain(locals(), "settings", "condition_keys", "features")
+    run = options.call("train", {**values, "validation": validation or None})
     options.note(run.recipe.get("notes", ()), quiet)
-    options.say(f"Wrote {out}\nNext: syncyte embed {out} DATA --out OUT.h5mu", quiet)
+    task = "generate" if run.can("generates") else "embed"
+    more = "--n 1000 --out OUT.h5ad" if run.can("generates") else "DATA --out OUT.h5mu"
+    options.say(f"Wrote {out}\nNext: syncyte {task} {out} {more}", quiet)

@@ -69,10 +69,11 @@ def drop_conditions(
     So every subset of attributes is learned, and guidance by any of them is one model's.
     """
     cells = len(next(iter(condition.values())))
-    gone = torch.rand(cells, generator=generator) < every
+    device = None if generator is None else generator.device
+    gone = torch.rand(cells, generator=generator, device=device) < every
     found = {}
     for name, values in condition.items():
-        null = (gone | (torch.rand(cells, generator=generator) < each)).to(values.device)
+        null = (gone | (torch.rand(cells, generator=generator, device=device) < each)).to(values.device)
         blank = torch.nan if values.is_floating_point() else 0
         found[name] = values.masked_fill(null.view(-1, *[1] * (values.ndim - 1)), blank)
     return found
@@ -160,7 +161,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.conditions, self.time = conditions, TimeVector(width)
         self.inward = nn.Linear(latent, width)
-        self.place = nn.Parameter(torch.randn(tokens, width) * 0.02) if tokens else None
+        self.place = nn.Parameter(torch.randn(tokens, width) * 0.5) if tokens else None  # what tells tokens apart
         self.layers = nn.ModuleList(Layer(width, heads if tokens else 0, factor, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation = Modulation(width, 2)
@@ -175,7 +176,8 @@ class Denoiser(nn.Module):
         condition: Mapping[str, Int[Tensor, "b"] | Tensor],
     ) -> Float[Tensor, "b *n z"]:
         """Velocity at a state; the form of ``nn.flow.Velocity``."""
-        said = self.time(time) + self.conditions(condition)
+        said = self.time(time)
+        said = said + self.conditions(condition) if condition else said  # a model may know no attribute
         states = self.inward(state)
         states = states if self.place is None else states + self.place
         for layer in self.layers:

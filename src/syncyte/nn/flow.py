@@ -38,8 +38,9 @@ class Term:
 
 def stratified_times(count: int, generator: torch.Generator | None = None) -> Float[Tensor, "b"]:
     """One time from each of ``count`` equal pieces of [0, 1], in random order: less noise than independent draws."""
-    order = torch.randperm(count, generator=generator)
-    return (order + torch.rand(count, generator=generator)) / count
+    device = None if generator is None else generator.device
+    order = torch.randperm(count, generator=generator, device=device)
+    return (order + torch.rand(count, generator=generator, device=device)) / count
 
 
 def path(noise: Float[Tensor, "b *d"], data: Float[Tensor, "b *d"], time: Float[Tensor, "b"]) -> tuple[Tensor, Tensor]:

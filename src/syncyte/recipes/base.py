@@ -7,9 +7,10 @@ Leaves out: reading files and the command line (``api``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ from syncyte.modalities import Layout, Tokenizer, modalities
 from syncyte.models.assemble import CellSpec, describe_start, empty_model, fill_from_start
 from syncyte.models.cell import CellModel
 from syncyte.nn.region_head import RegionHead
+from syncyte.train.distributed import Worker
 from syncyte.train.plan import EpochLoader, StageConfig
 
 
@@ -115,16 +117,46 @@ class CellRecipe(Config):
 
 
 @dataclass(frozen=True)
+class Order:
+    """What a user asks of a training beside recipe and cells, see ``syncyte.train``."""
+
+    batch_key: str | None = None
+    label_key: str | None = None
+    condition_keys: tuple[str, ...] = ()
+    features: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    validation: str | Sequence[str] | None = None
+    resume: bool = False
+    seed: int = 0
+    quiet: bool = False
+    command: str = ""
+
+    def fitting(self) -> dict[str, Any]:
+        """What ``train.loop.fit`` wants of it."""
+        return {"seed": self.seed, "resume": self.resume, "quiet": self.quiet}
+
+
+@dataclass(frozen=True)
+class CellParts:
+    """What differs between recipes of cell models: objectives, how they adapt to the cells, what stages need."""
+
+    objectives: Callable[[CellRecipe, tuple[str, ...]], dict[str, nn.Module]]
+    adapt: Callable[[CellRecipe, Cells], tuple[CellRecipe, list[str]]]
+    needs: Callable[[CellRecipe], dict[str, tuple[str, ...]]]
+
+
+Learn = Callable[[Path, Worker], None]  # trains into a RUN folder and writes the checkpoint
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """A named recipe: its presets, its objectives, and how it adapts to the cells at hand."""
+    """A named recipe: its presets, and what checks an order and gives what trains."""
 
     name: str
     modalities: tuple[str, ...]
     tasks: tuple[str, ...]
-    presets: Mapping[str, Callable[[], CellRecipe]]
-    objectives: Callable[[CellRecipe, tuple[str, ...]], dict[str, nn.Module]]
-    adapt: Callable[[CellRecipe, Cells], tuple[CellRecipe, list[str]]]
-    needs: Callable[[CellRecipe], dict[str, tuple[str, ...]]]
+    presets: Mapping[str, Callable[[], Any]]
+    prepare: Callable[[Recipe, Any, Cells, Order], Learn]
+    parts: CellParts | None = None
 
 
 recipes: Registry[Recipe] = Registry("recipe")

@@ -13,8 +13,9 @@ from typing import Any
 
 from syncyte.data.cells import Cells
 from syncyte.errors import ConfigError
-from syncyte.recipes.base import CellRecipe, Recipe, recipes
+from syncyte.recipes.base import CellParts, CellRecipe, Recipe, recipes
 from syncyte.recipes.stages import NAMES, TINY, adapt, masked_recipe, masked_stage, needs, objectives
+from syncyte.recipes.train_cells import prepare_cells
 
 ENTRIES = 20_000_000  # measured entries the start is fitted on: about a gigabyte while it is
 
@@ -108,8 +109,7 @@ recipes.add("clm_access")(
         NAMES,
         ("embed", "integrate", "annotate", "translate", "evaluate"),
         {"tiny": tiny, "lite": lite, "small": small, "base": base, "paper": paper},
-        objectives,
-        needs_atac,
-        needs,
+        prepare_cells,
+        CellParts(objectives, needs_atac, needs),
     )
 )

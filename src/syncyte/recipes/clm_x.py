@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from syncyte.recipes.base import CellRecipe, Recipe, recipes
+from syncyte.recipes.base import CellParts, CellRecipe, Recipe, recipes
 from syncyte.recipes.stages import NAMES, TINY, adapt, masked_recipe, needs, objectives
+from syncyte.recipes.train_cells import prepare_cells
 
 _recipe = partial(masked_recipe, "clm_x", "share_atac")
 
@@ -66,8 +67,7 @@ recipes.add("clm_x")(
         NAMES,
         ("embed", "integrate", "annotate", "translate", "evaluate"),
         {"tiny": tiny, "lite": lite, "small": small, "base": base, "paper": paper},
-        objectives,
-        adapt,
-        needs,
+        prepare_cells,
+        CellParts(objectives, adapt, needs),
     )
 )

@@ -14,6 +14,7 @@ import pandas as pd
 from syncyte.report import sections as write
 from syncyte.report.base import Report, Section
 from syncyte.report.depth import depth_section
+from syncyte.report.generated import generation
 from syncyte.tasks.result import Evaluation
 
 TITLES = {
@@ -31,7 +32,8 @@ def report_from_evaluation(evaluation: Evaluation) -> Report:
     curves = tables.pop("training", None)
     parts: dict[str, Section] = {}
     keys = [key for key in dict.fromkeys([*tables, *evaluation.arrays]) if not key.startswith("umap")]
-    main = [key for key in keys if key in TITLES or key in ("annotate", "depth") or _direction(key)]
+    own = ("annotate", "depth", "generate", "perturb")
+    main = [key for key in keys if key in TITLES or key in own or _direction(key)]
     main += [key for key in keys if not any(key == one or key.startswith(f"{one} ") for one in main)]
     umaps = {key: arrays for key, arrays in evaluation.arrays.items() if key.startswith("umap")}
     for key, arrays in umaps.items():
@@ -71,6 +73,8 @@ def _section(key: str, evaluation: Evaluation, tables: Mapping[str, pd.DataFrame
             if f"{key} {word}" in evaluation.text
         }
         return write.translation(key, own, arrays, model, {"note": text, **words}, more)
+    if key == "generate" and own is not None:
+        return generation(own, arrays, model, text, more)
     if key == "depth" and own is not None:
         return depth_section(own, tables.get("depth equal"), model, text)
     title = TITLES.get(key, f"{key[0].upper()}{key[1:]}")

@@ -54,11 +54,20 @@ _UP = {
     "clisi": ("cLISI", "purity of labels among neighbours; 1 is pure"),
     "graph_connectivity": ("graph connectivity", "share of each label in one piece of the neighbour graph"),
     "isolated_labels": ("isolated labels", "how well labels of few technical batches stand apart"),
+    "recall": ("recall", "share of real cells that lie within the generated cloud: what is not left out"),
+    "precision": ("precision", "share of generated cells that lie within the real cloud; a narrow cloud scores high"),
+    "harmonic": ("harmonic mean", "of precision and recall"),
     "label_transfer": ("label transfer", "accuracy of labels carried over by nearest neighbours"),
 }
 _DOWN = {
     "ece": ("calibration error", "mean distance of confidence and share correct (or predicted and observed)"),
     "brier": ("Brier score", "squared error of probabilities"),
+    "w2": ("Wasserstein distance", "least mean way from generated to real cells; above 0 for equal distributions too"),
+    "energy": ("energy distance", "0 for equal distributions, and by chance below"),
+    "mmd2": ("MMD2", "squared maximum mean discrepancy; 0 for equal distributions, and by chance below"),
+    "frechet": ("Frechet distance", "of the Gaussians of both sets"),
+    "one_nn": ("1-NN accuracy", "how often the nearest cell tells real from generated; 0.5 is not at all"),
+    "copies": ("copies", "generated cells that are training cells"),
     "foscttm": ("FOSCTTM", "share of cells nearer than the true match; 0.5 is chance"),
 }
 _NEITHER = {
@@ -71,6 +80,8 @@ _NEITHER = {
     "depth_r_in_type": ("depth r within type", "largest correlation of an axis with log depth within cell types"),
     "depth_r_equal": ("depth r, equal", "the same with the former depth, after thinning: what is left is biology"),
     "depth_r_full": ("depth r, full", "largest correlation of an axis with log depth, same cells as they are"),
+    "variance_ratio": ("variance ratio", "variance of generated over real cells; 1 is right"),
+    "memorisation_ratio": ("memorisation ratio", "distance to the nearest training cell over that of held-out cells"),
     "axis": ("axis", "number of the axis that follows depth most"),
     "features": ("features", "how many features were scored"),
 }

@@ -68,7 +68,7 @@ def comparison(
 def umap_section(title: str, arrays: Arrays, text: str = "") -> Section:
     """UMAP by label and by technical batch, whichever there is."""
     spots = np.asarray(arrays["coordinates"])
-    wanted = {"label": "by label", "batch": "by technical batch"}
+    wanted = {"label": "by label", "batch": "by technical batch", "source": "real and generated"}
     figures = {
         f"{len(spots):,} cells {words}": plots.umap(spots, arrays[key], label=key == "label")
         for key, words in wanted.items()

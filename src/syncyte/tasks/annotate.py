@@ -192,7 +192,9 @@ def _annotate(
     if method in ("auto", "probe"):
         _say(f"annotate: probe on {' + '.join(query.modalities)}", loud)
         found["probe"] = _probe(trained, part, query, batch_size)
-    if method in ("lora", "full") or (method == "auto" and not part.seen):
+    if method in ("lora", "full"):
+        trained.need_capability("decodes", "be fine-tuned for labels (--method probe reads its codes)")
+    if method in ("lora", "full") or (method == "auto" and not part.seen and trained.can("decodes")):
         adapter: Literal["full", "lora"] = "lora" if method == "lora" else "full"
         _say(f"annotate: fine-tuning ({adapter})", loud)
         found[adapter] = _finetuned(trained, part, query, adapter, seed, batch_size)

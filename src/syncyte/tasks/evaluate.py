@@ -23,6 +23,7 @@ from syncyte.tasks.compare_depth import compare_depth
 from syncyte.tasks.compare_embed import compare_embeddings, compare_integration, stack_cells
 from syncyte.tasks.compare_pairs import compare_pairs
 from syncyte.tasks.compare_translate import fit_reference_start
+from syncyte.tasks.evaluate_generate import score_generation
 from syncyte.tasks.evaluate_translate import evaluate_translation
 from syncyte.tasks.plot import umap_coordinates
 from syncyte.tasks.region_tables import score_regions
@@ -39,7 +40,8 @@ PEERS = {
     "SnapATAC2": "snapatac2",
 }
 PLACED = {"translate": evaluate_translation, "regions": score_regions}  # want places of genes
-TASKS = ("translate", "annotate", "embed", "integrate", "regions")
+TASKS = ("translate", "annotate", "embed", "integrate", "regions", "generate")
+NEEDS = {"translate": "decodes", "integrate": "decodes", "regions": "decodes", "generate": "generates"}
 
 
 def evaluate_cells(
@@ -78,11 +80,6 @@ def evaluate_cells(
         How many open regions are ranked (evenly spread over those seen often enough); None for all.
     peers
         Also train MultiVI, scVI, scANVI, CellTypist, PeakVI, PoissonVI, SnapATAC2, where installed: minutes to hours.
-
-    Raises
-    ------
-    DataError
-        Where a column does not exist, or too few cells are left to score.
     """
     notes: list[str] = []
     held, known = _new_cells(cells, reference, notes), reference
@@ -98,8 +95,10 @@ def evaluate_cells(
     _note_unclear(work)
     scorers: dict[str, Callable[[Work], None]] = {"annotate": _annotate, "embed": _embed, "integrate": _integrate}
     scorers |= {task: partial(score, starts=starts) for task, score in PLACED.items()}
+    scorers["generate"] = score_generation
     for task in tasks:
-        scorers[task](work)
+        if trained.can(NEEDS.get(task, "encodes")):
+            scorers[task](work)
     settings = {"batch_key": batch_key, "label_key": label_key, "unclear": list(work.unclear), "tasks": list(tasks)}
     return _finish(work, trained.provenance(cells, seed=seed, **settings))
 

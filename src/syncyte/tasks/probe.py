@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from syncyte.baselines.encode import CLIP, axis_widths
 from syncyte.baselines.residual import Residual, ResidualMatrix
 from syncyte.data.cells import Cells
+from syncyte.models.cell import everything
 from syncyte.tasks.calibrate import fit_temperature, log_loss, temper
 from syncyte.tasks.labelled import FEW_LABELS, Labelled
 from syncyte.tasks.trained import Trained
@@ -101,12 +102,15 @@ class Profiles:
     """Sums of residuals by part and class of the reference, by modality."""
 
     def __init__(self, trained: Trained, labelled: Labelled) -> None:
+        self.tables: dict[str, NDArray[np.float32]] = {}
+        self.residuals: dict[str, tuple[Residual, NDArray[np.float32]]] = {}
+        if not trained.can("decodes"):  # codes of a set model are all there is to read
+            return
         self.residuals = {name: _residual(trained.model.paths[name]) for name in labelled.cells.modalities}
         hot = np.eye(len(labelled.classes), dtype=np.float32)[labelled.codes]
         # classes weigh by the root of their size; the common mean drops out
         target = (hot - hot.mean(axis=0)) / np.sqrt(np.maximum(hot.sum(axis=0), 1))
         folds = int(labelled.parts.max()) + 1
-        self.tables: dict[str, NDArray[np.float32]] = {}
         for name, (residual, center) in self.residuals.items():
             table = np.zeros((folds, len(residual.share), len(labelled.classes)), dtype=np.float32)
             for rows, counts in labelled.cells.blocks(name):
@@ -117,7 +121,9 @@ class Profiles:
             self.tables[name] = table
 
     def scores(self, cells: Cells, name: str) -> NDArray[np.float32]:
-        """``(n, parts, c)`` scores of cells."""
+        """``(n, parts, c)`` scores of cells; no class at all where the model has no profiles."""
+        if not self.tables:
+            return np.zeros((len(cells), 1, 0), dtype=np.float32)
         table = self.tables[name]
         folds, features, classes = table.shape
         flat = np.ascontiguousarray(table.transpose(1, 0, 2).reshape(features, folds * classes))
@@ -149,7 +155,10 @@ def read_evidence(
         for name, block in zip(names, read, strict=True):
             found[name].append(block)
     whole = {name: np.concatenate(blocks) for name, blocks in found.items()}
-    width = {name: axis_widths(trained.strengths[name])[-both.shape[1] + 2 :] for name, both in whole.items()}
+    width = {  # codes of a set model have no order
+        name: axis_widths(trained.strengths.get(name, np.ones(both.shape[1], dtype=np.float32)))[-both.shape[1] + 2 :]
+        for name, both in whole.items()
+    }
     return {
         name: Evidence(both[:, 2:], both[:, :2], profiles.scores(cells, name), width[name])
         for name, both in whole.items()
@@ -160,6 +169,9 @@ def _read(trained: Trained, batch: Batch, *, names: tuple[str, ...], private: bo
     """Context and latents of a minibatch, side by side, for each modality."""
     model: Any = trained.model
     blocks = []
+    if not trained.can("decodes"):
+        encoded = model.encode(batch.tokens, everything(batch))
+        return [torch.cat([encoded.context[:, 0], encoded.latent], dim=1).cpu().numpy()]
     for name in names:
         index = model.names.index(name)
         latent, amounts, _, _ = model.paths[name](batch.tokens[name], Visible(batch.present[name]))
@@ -190,10 +202,11 @@ class Probe:
     def choose(self) -> Choice:
         """Blocks of one modality after the other, then penalty and class weights, on the held folds."""
         # the more labels, the more can be learned beside the order of the axes; few are not asked to tell which
-        usual = BLOCKS[0] if len(self.labelled.codes) >= FEW_LABELS else ("axes",)
+        blocks = BLOCKS if all(one.scores.shape[2] for one in self.evidence.values()) else (("latents",),)
+        usual = blocks[0] if len(self.labelled.codes) >= FEW_LABELS else blocks[-1]
         choice = self._scored(_first(dict.fromkeys(self.evidence, usual)))
         for name in self.evidence:  # given those of the others: what one lacks, another may bring
-            others = [self._scored(_first({**choice.blocks, name: one})) for one in BLOCKS]
+            others = [self._scored(_first({**choice.blocks, name: one})) for one in blocks]
             best = min(others, key=lambda trial: trial.loss)
             choice = best if best.loss < BETTER * choice.loss else choice
         narrow = any("axes" in blocks for blocks in choice.blocks.values())

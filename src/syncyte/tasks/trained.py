@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ from syncyte.data.load import predict_batches
 from syncyte.errors import CapabilityError, DataError
 from syncyte.modalities import Tokenizer, modalities
 from syncyte.models.assemble import CellSpec, empty_model
-from syncyte.models.cell import CellModel
+from syncyte.models.sets import ALL_TOKENS, SetModel, SetSpec
 from syncyte.train.checkpoint import Checkpoint, load_checkpoint, load_weights
 from syncyte.train.crew import Crew
 from syncyte.train.distributed import resolve_device, start_worker
@@ -46,7 +46,7 @@ class Trained:
     recipe
         Configuration and facts of its training.
     model
-        The cell model, in evaluation mode on ``device``.
+        A cell model or a set model, in evaluation mode on ``device``; tasks ask for what it can (``need_capability``).
     vocabularies
         Features of each modality.
     tokenizers
@@ -59,13 +59,15 @@ class Trained:
         Where it computes.
     card, metrics
         Summary and numbers of the training.
+    arrays
+        All preprocessing of the checkpoint, by name.
     crew
         The processes that share the passes over cells; None where this one works alone.
     """
 
     path: Path
     recipe: dict[str, Any]
-    model: CellModel
+    model: Any
     vocabularies: dict[str, pd.DataFrame]
     tokenizers: dict[str, Tokenizer]
     axes: dict[str, NDArray[np.float32]]
@@ -74,6 +76,7 @@ class Trained:
     card: dict[str, Any]
     metrics: dict[str, Any]
     crew: Crew | None = None
+    arrays: dict[str, NDArray] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -86,6 +89,18 @@ class Trained:
             raise CapabilityError(
                 f"The run {self.path} was trained on {' and '.join(self.modalities)} and knows no {modality!r}. "
                 f"Train on cells that have {modality!r}, or ask for one of these."
+            )
+
+    def can(self, capability: str) -> bool:
+        """Whether the model has a capability: ``encodes``, ``decodes`` (one modality from another), ``generates``."""
+        return capability in self.model.capabilities
+
+    def need_capability(self, capability: str, task: str) -> None:
+        """Refuse a task that the model has not what it takes for."""
+        if not self.can(capability):
+            raise CapabilityError(
+                f"The run {self.path} is a {self.recipe['config']['name']} run, which cannot {task}. Train a recipe "
+                "that can: syncyte train --help says which."
             )
 
     def align(self, cells: Cells, only: tuple[str, ...] | None = None) -> Cells:
@@ -125,7 +140,7 @@ class Trained:
         for batch in predict_batches(cells, self.tokenizers, size, rank=rank, world=world):
             yield compute(self, batch.to(self.device))
 
-    def provenance(self, cells: Cells, **settings: Any) -> dict[str, Any]:
+    def provenance(self, cells: Cells | None, **settings: Any) -> dict[str, Any]:
         """What a result should say about where it comes from."""
         import datetime
         from importlib.metadata import version
@@ -138,7 +153,7 @@ class Trained:
             "syncyte": version("syncyte"),
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "settings": settings,
-            "coverage": cells.report,
+            "coverage": {} if cells is None else cells.report,
         }
 
 
@@ -193,6 +208,8 @@ def load_trained(run: str | Path, device: str = "auto") -> Trained:
 
 def from_checkpoint(checkpoint: Checkpoint, device: torch.device) -> Trained:
     """Build the model that a checkpoint describes and fill it, strictly."""
+    if checkpoint.recipe.get("kind") == "sets":
+        return _sets(checkpoint, device)
     recipe = checkpoint.recipe
     spec = CellSpec.parse(recipe["spec"])
     config = recipe["config"]
@@ -224,4 +241,30 @@ def from_checkpoint(checkpoint: Checkpoint, device: torch.device) -> Trained:
         device,
         checkpoint.card,
         checkpoint.metrics,
+        arrays=checkpoint.preprocessing,
+    )
+
+
+def _sets(checkpoint: Checkpoint, device: torch.device) -> Trained:
+    """The same for a set model."""
+    spec, config = SetSpec.parse(checkpoint.recipe["spec"]), checkpoint.recipe["config"]
+    with torch.random.fork_rng(devices=[]):
+        model = SetModel(spec)
+    load_weights(model, checkpoint.weights, checkpoint.path)
+    model.to(device).eval()
+    name, arrays = spec.modality, checkpoint.preprocessing
+    var = checkpoint.vocabularies[name]
+    layout = modalities[name].layout(var, tokens=config["tokens"] or ALL_TOKENS, groups=config["groups"])
+    return Trained(
+        checkpoint.path,
+        checkpoint.recipe,
+        model,
+        {name: var},
+        {name: Tokenizer(layout, arrays["share"].astype(np.float32))},
+        {key: array for key, array in arrays.items() if key.startswith("embedding.")},
+        {},
+        device,
+        checkpoint.card,
+        checkpoint.metrics,
+        arrays=arrays,
     )

@@ -96,6 +96,8 @@ class PredictionWriter:
         Tables of the cells and of the predicted features; their indexes hold the names.
     sparse
         Store CSR and drop zeros; otherwise dense float32.
+    dtype
+        Of a sparse matrix: int32 for counts.
     uns
         Stored as it is, e.g. ``{"syncyte": {"translate": <JSON text>}}``.
 
@@ -112,8 +114,10 @@ class PredictionWriter:
         var: pd.DataFrame,
         *,
         sparse: bool = False,
+        dtype: type[np.generic] = np.float32,
         uns: Mapping[str, Any] | None = None,
     ) -> None:
+        self.dtype = dtype
         self.out, self.obs, self.var, self.sparse, self.uns = Path(out), obs, var, sparse, dict(uns or {})
         self.rows = 0
         self._stack = ExitStack()
@@ -145,7 +149,7 @@ class PredictionWriter:
                 f"{len(self.obs):,} cells by {len(self.var):,} features. Give each cell once, with every feature."
             )
         if self.sparse:
-            rows = sp.csr_matrix(block, dtype=np.float32)
+            rows = sp.csr_matrix(block, dtype=self.dtype)
             check_room(self.out, SPARE + rows.data.nbytes + rows.indices.nbytes + rows.indptr.nbytes)
             _append(self._file, rows)
         else:
@@ -164,7 +168,7 @@ class PredictionWriter:
                     f"{self.rows:,} of {len(self.obs):,} cells were given to {self.out.name}. Append every cell."
                 )
             if self.sparse and not self.rows:
-                _append(self._file, sp.csr_matrix((0, len(self.var)), dtype=np.float32))
+                _append(self._file, sp.csr_matrix((0, len(self.var)), dtype=self.dtype))
 
     def _dense(self) -> None:
         shape = (len(self.obs), len(self.var))

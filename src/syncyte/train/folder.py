@@ -4,6 +4,7 @@
 
     RUN/  run.json                   the mark: this folder belongs to syncyte
           state/                     while training: what a resumed run needs (``state``)
+          codes.npy                  while training: codes of the cells, where a recipe stores them
           metrics.csv  tensorboard/  curves (``logs``)
           model.safetensors  recipe.json  vocab/NAME.tsv.gz  preprocessing.safetensors
           card.json  metrics.json  README.md
@@ -32,6 +33,7 @@ CHECKPOINT_FORMAT = 1
 MARK, MANIFEST, LOCK = "run.json", "checkpoint.json", ".lock"
 WEIGHTS, RECIPE, PREPROCESSING, VOCABULARIES = "model.safetensors", "recipe.json", "preprocessing.safetensors", "vocab"
 CARD, METRICS, README = "card.json", "metrics.json", "README.md"
+CODES = "codes.npy"  # while training: codes of the cells, where a recipe stores them
 
 
 @dataclass
@@ -145,7 +147,7 @@ def _clear(run: Path) -> None:
     drop_state(run)
     for name in (EVENTS, VOCABULARIES):
         shutil.rmtree(run / name, ignore_errors=True)
-    for name in (WEIGHTS, RECIPE, PREPROCESSING, CARD, METRICS, README, CURVES):
+    for name in (WEIGHTS, RECIPE, PREPROCESSING, CARD, METRICS, README, CURVES, CODES):
         (run / name).unlink(missing_ok=True)
 
 

@@ -68,6 +68,9 @@ class StageConfig(Config):
         Validation rounds without improvement before the stage stops; 0 = never.
     validate_every
         Interval of validation rounds, in epochs.
+    keep
+        Weights that the stage leaves: those of the ``best`` validation round, or the ``last`` ones, where the loss does
+        not say what is best.
     precision
         ``32``, ``bf16`` (autocast), or ``auto``: bf16 where it is measured to be faster.
     """
@@ -90,6 +93,7 @@ class StageConfig(Config):
     ema: float = Field(0.0, ge=0, lt=1)
     patience: int = Field(0, ge=0)
     validate_every: float = Field(1.0, gt=0)
+    keep: Literal["best", "last"] = "best"
     precision: Literal["auto", "32", "bf16"] = "auto"
 
     @field_validator("precision", mode="before")

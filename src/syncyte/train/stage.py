@@ -277,7 +277,7 @@ class StageRun:
                 place.start = total
             if math.isfinite(total) and (place.best is None or total < place.best):
                 place.best, place.best_step, place.bad_rounds = total, place.step, 0
-                self.best = self._snapshot()
+                self.best = self._snapshot() if self.stage.keep == "best" else {}
             else:
                 place.bad_rounds += 1
         self.module.train()
@@ -303,7 +303,7 @@ class StageRun:
         return {name: state[name].detach().to("cpu", copy=True) for name in state if name not in frozen}
 
     def _finish(self) -> None:
-        """Leave the best weights in the module; without validation the average, or the last ones."""
+        """Leave the best weights in the module; without them the average, or the last ones."""
         if self.best:
             own = self.module.state_dict()
             with torch.no_grad():
@@ -316,7 +316,7 @@ class StageRun:
     def _report(self, stopped_early: bool) -> StageReport:
         place, clock = self.place, self.session.clock
         improved = place.best is not None and place.best_step > 0
-        if place.best is not None and not improved:
+        if place.best is not None and not improved and self.stage.keep == "best":
             self.session.progress.say(
                 f"stage {self.stage.name}: validation never fell below its start ({place.best:.5g}); the weights of "
                 "the start are kept."

@@ -1,0 +1,76 @@
+"""Verbs that make cells: ``generate``. ``api`` hands them on beside its own verbs.
+
+Leaves out: all science (tasks) and all formatting (cli).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from syncyte.files import check_out, open_data
+
+if TYPE_CHECKING:
+    from syncyte.tasks.generate import Generated
+    from syncyte.tasks.result import Result
+    from syncyte.tasks.trained import Trained
+
+
+def generate(
+    run: Any,
+    *,
+    n: int = 1000,
+    where: Sequence[str] | Mapping[str, Any] = (),
+    mode: str = "new",
+    cells: Any = None,
+    between: Sequence[Any] = (),
+    stops: int = 5,
+    key: str | None = None,
+    least: int | None = None,
+    steps: int = 8,
+    guidance: float = 1.0,
+    reference: Sequence[str] | Mapping[str, Any] = (),
+    settings: Sequence[str] = (),
+    depth: str | float = "flow",
+    features: str | Path | Sequence[str] | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    quiet: bool = False,
+    modality: str | None = None,
+    genome: str | Path | None = None,
+    layer: str | None = None,
+    force: bool = False,
+) -> Generated | Result:
+    """Generate cells with a ``scldm`` run: sparse counts over every feature it knows.
+
+    Parameters
+    ----------
+    where, n
+        ``KEY=VALUE`` of the run's conditions (the others are drawn in training shares), and how many cells.
+    mode
+        ``new``; ``unconditional`` (nothing is said of the cells, which is worse); ``reconstruct`` (a cell from the
+        posterior of each of ``cells``); ``denoise`` (expected counts of ``cells``, of some ``features``);
+        ``interpolate`` (``n`` cells at each of ``stops`` places ``between`` two conditions); ``augment`` (``cells``,
+        and new ones until each value of ``key`` has ``least``, or as many as the commonest).
+    steps, guidance, reference, settings
+        How the flow is followed; ``settings`` are further ``NAME=VALUE`` of ``tasks.draw.Sampling``.
+    depth
+        Totals: ``flow`` (generated with the cell), ``attributes`` (a table of them), or the total of every cell.
+    out
+        ``.h5ad``, written in blocks: a killed run goes on when it is called again in the same way.
+    """
+    from syncyte.tasks.generate import Request, make_cells
+    from syncyte.tasks.trained import together
+
+    asked = {"n": n, "where": where, "mode": mode, "between": between, "stops": stops, "key": key, "least": least}
+    request = Request(**asked, reference=reference, depth=depth, features=features, seed=seed)  # type: ignore[arg-type]
+    how = {"steps": steps, "guidance": guidance, "settings": settings}
+
+    def work(trained: Trained) -> Generated | Result:
+        check_out(out)
+        given = None if cells is None else open_data(cells, modality, genome, layer, force)
+        return make_cells(trained, request, given, how, out=None if out is None else Path(out), quiet=quiet)
+
+    return together(run, device, work)

@@ -1,0 +1,306 @@
+"""Train a set model: features, moments, autoencoder, stored codes, flow, checkpoint.
+
+Left out: what all recipes do (``train``), the losses (``objectives.sets``) and the loop itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from syncyte.baselines.library import LibraryModel
+from syncyte.baselines.prediction import depth_of, log_values
+from syncyte.baselines.variable import variable_columns
+from syncyte.config import Config
+from syncyte.data.cells import Cells
+from syncyte.data.load import Loader
+from syncyte.data.sample import BlockSampler, storage_order
+from syncyte.data.split import Split, split_random
+from syncyte.errors import ConfigError, DataError
+from syncyte.modalities import Tokenizer, modalities
+from syncyte.models.conditions import ConditionCoder, Shares, as_text, describe_attributes, feature_rows
+from syncyte.models.latent_flow import FlowSizes
+from syncyte.models.sets import ALL_TOKENS, CountLikelihood, SetModel, SetSizes, SetSpec
+from syncyte.objectives.sets import Codes, CountElbo, FlowMatching
+from syncyte.recipes.base import Learn, Order, Recipe
+from syncyte.recipes.codes import set_scale, write_codes
+from syncyte.recipes.save import common_facts, save_run
+from syncyte.recipes.train import named_split
+from syncyte.train.distributed import Worker
+from syncyte.train.folder import CODES
+from syncyte.train.loop import fit
+from syncyte.train.plan import EpochLoader, StageConfig
+from syncyte.types import Batch
+
+PER_CELL = 1e4  # where the modality names no total of its own
+MOST_CELLS = 50_000  # that moments and scales are taken from
+MOST_TRIED = 20_000  # that variable features are chosen on
+HELD_OUT, MOST_HELD = 0.05, 1_000  # cells that only draw the curves of validation
+
+
+class SetRecipe(Config):
+    """Everything that decides a set model.
+
+    Attributes
+    ----------
+    modality
+        Which is learned where cells have several; the first of the recipe by default.
+    features
+        Number of most variable features that are kept, chosen on training cells; 0 keeps all.
+    tokens, groups
+        Most tokens that attention reads of a cell (0: no limit), and patches where features are regions.
+    kl, warmup, thinning, noise
+        See ``objectives.sets.CountElbo``; ``warmup`` is the share of the stage's minibatches.
+    each, every
+        Rates at which attributes are dropped in training the flow.
+    steps
+        Fewest and most optimiser steps of each stage: the number of epochs is brought within.
+    few_cells
+        Below so many training cells, ``few_hidden`` and ``few_batch`` replace width and minibatch of the autoencoder.
+    """
+
+    name: str
+    preset: str
+    modality: str = ""
+    features: int = 0
+    tokens: int = 0
+    groups: int = 0
+    likelihood: CountLikelihood = "nb"
+    sizes: SetSizes = SetSizes()
+    flow: FlowSizes = FlowSizes()
+    kl: float = 1.0
+    warmup: float = 0.25
+    thinning: float = 0.5
+    noise: float = 0.0
+    each: float = 0.1
+    every: float = 0.05
+    steps: dict[str, tuple[int, int]] = {}
+    few_cells: int = 0
+    few_hidden: int = 128
+    few_batch: int = 64
+    stages: dict[str, StageConfig]
+
+
+@dataclass(frozen=True)
+class RowLoader:
+    """Minibatches that are row numbers only: what is learned lies with the objective."""
+
+    sampler: BlockSampler
+
+    def __len__(self) -> int:
+        """Minibatches in an epoch."""
+        return len(self.sampler)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Minibatches of an epoch."""
+        for rows in self.sampler.epoch(epoch, start):
+            yield Batch({}, {}, {}, torch.from_numpy(rows))
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model about to be trained, and what its training reads."""
+
+    config: SetRecipe
+    spec: SetSpec
+    model: SetModel
+    cells: Cells
+    split: Split
+    tokenizer: Tokenizer
+    coder: ConditionCoder
+    shares: Shares
+    notes: list[str]
+
+
+def prepare_sets(recipe: Recipe, config: SetRecipe, cells: Cells, order: Order) -> Learn:
+    """Check what can be checked before anything is written, and give what trains."""
+    notes: list[str] = []
+    name = config.modality or cells.modalities[0]
+    if name not in cells.modalities:
+        raise ConfigError(f"modality={name!r} is not in the cells, which have {' and '.join(cells.modalities)}.")
+    if len(cells.modalities) > 1:
+        notes.append(f"{recipe.name} learns one modality: {name!r} here (--set modality=... chooses another).")
+    cells = cells.only([name])
+    have = cells.present(name)
+    if not have.all():
+        notes.append(f"{int((~have).sum()):,} of {len(cells):,} cells have no {name!r} and are left out.")
+        cells = cells.take(np.flatnonzero(have))
+    keys = list(dict.fromkeys([*([order.label_key] if order.label_key else []), *order.condition_keys]))
+    for key in keys:
+        cells.column(key)
+    split = named_split(cells, order) or split_random(
+        len(cells), min(HELD_OUT, MOST_HELD / max(len(cells), 1)), order.seed
+    )
+    strange = sorted(set(order.features) - set(keys))
+    if strange:
+        raise ConfigError(f"--features describes {strange[0]!r}, which is no condition: name it in --condition-keys.")
+    attributes = describe_attributes(cells.obs, keys, split.train, order.features)
+    coder = ConditionCoder(attributes, feature_rows(attributes, order.features))
+    shares = Shares.of(cells.obs.iloc[split.train], attributes, order.seed)
+    if not attributes:
+        notes.append("No --label-key and no --condition-keys: cells can be generated, but not asked for.")
+    return partial(_learn, config, cells, order, split, coder, shares, notes)
+
+
+def assemble_sets(
+    config: SetRecipe, cells: Cells, split: Split, coder: ConditionCoder, shares: Shares, notes: list[str], seed: int
+) -> Built:
+    """Choose features, and make the model that knows the moments of training cells."""
+    name = cells.modalities[0]
+    rng = np.random.default_rng(seed)
+    some = np.sort(rng.permutation(split.train)[:MOST_CELLS])
+    if config.features and config.features < len(cells.part(name).var):
+        columns = variable_columns(cells.counts(name, some[:MOST_TRIED]), config.features)
+        cells = cells.align(name, cells.part(name).features[columns])
+    if config.few_cells > len(split.train):
+        config = config.model_copy(update={"sizes": config.sizes.model_copy(update={"hidden": config.few_hidden})})
+    config = config.model_copy(update={"stages": within_steps(config, len(split.train), notes)})
+    var = cells.part(name).var
+    per_cell = modalities[name].per_cell or PER_CELL
+    spec = SetSpec(
+        modality=name,
+        features=len(var),
+        per_cell=per_cell,
+        likelihood=config.likelihood,
+        sizes=config.sizes,
+        flow=config.flow,
+        attributes=list(coder.attributes.values()),
+    )
+    model = SetModel(spec)
+    share = fill_moments(model, cells, name, some)
+    layout = modalities[name].layout(var, tokens=config.tokens or ALL_TOKENS, groups=config.groups)
+    return Built(config, spec, model, cells, split, Tokenizer(layout, share), coder, shares, notes)
+
+
+def within_steps(config: SetRecipe, cells: int, notes: list[str]) -> dict[str, StageConfig]:
+    """Stages whose length in optimiser steps lies within ``config.steps``; a note says where that changed it."""
+    found = {}
+    for key, stage in config.stages.items():
+        if key == "autoencode" and config.few_cells > cells:
+            stage = stage.model_copy(update={"batch_size": min(stage.batch_size, config.few_batch)})
+        each = max(1, cells // (stage.batch_size * stage.accumulate))
+        low, high = config.steps.get(key, (0, 1 << 60))
+        wanted = round(stage.epochs * each)
+        steps = min(max(wanted, low), high)
+        if stage.active and steps != wanted:
+            notes.append(f"Stage {key!r}: {steps:,} steps instead of {wanted:,} (steps.{key}).")
+            stage = stage.model_copy(update={"epochs": steps / each})
+        found[key] = stage
+    return found
+
+
+@torch.no_grad()
+def fill_moments(model: SetModel, cells: Cells, name: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Set centre and spread of log values, and the decoder's start at the mean shares, which are given back."""
+    width = model.spec.features
+    total, first, second, seen = np.zeros(width), np.zeros(width), np.zeros(width), 0
+    for block, counts in cells.blocks(name, rows):
+        logs = log_values(counts, model.spec.per_cell)
+        values = logs.data.astype(np.float64)
+        total += np.asarray(counts.sum(axis=0)).ravel()
+        first += np.bincount(logs.indices, values, minlength=width)
+        second += np.bincount(logs.indices, values**2, minlength=width)
+        seen += len(block)
+    if not total.sum():
+        raise DataError(f"The training cells have no {name} counts at all. Check the file and its raw counts.")
+    mean = first / seen
+    spread = np.sqrt(np.maximum(second / seen - mean**2, 0)) + 0.25
+    share = (total + 0.5 * total.mean() / seen) / (total.sum() * (1 + 0.5 / seen))
+    model.encoder.center.copy_(torch.from_numpy(mean))
+    model.encoder.spread.copy_(torch.from_numpy(spread))
+    model.decoder.bias.copy_(torch.from_numpy(np.log(share)))
+    return share.astype(np.float32)
+
+
+def _learn(
+    config: SetRecipe,
+    cells: Cells,
+    order: Order,
+    split: Split,
+    coder: ConditionCoder,
+    shares: Shares,
+    notes: list[str],
+    run: Path,
+    worker: Worker,
+) -> None:
+    built = assemble_sets(config, cells, split, coder, shares, notes, order.seed)
+    stages = [stage for stage in built.config.stages.values() if stage.active]
+    modules = set_objectives(built, run, worker)
+    objectives = {stage.name: {key: modules[key] for key in stage.objectives} for stage in stages}
+    make = partial(_loader, built, order.seed)
+    report = fit(
+        built.model, stages, run=run, make_loader=make, objectives=objectives, worker=worker, **order.fitting()
+    )
+    if worker.rank == 0:
+        (run / CODES).unlink(missing_ok=True)
+        facts = {
+            "kind": "sets",
+            "config": built.config.model_dump(mode="json"),
+            "spec": built.spec.model_dump(mode="json"),
+            "shares": built.shares.plain(),
+            "library": fit_library(built, order.seed),
+            **common_facts(built.cells, split, report, built.notes, order),
+        }
+        vocabularies = {built.spec.modality: built.cells.part(built.spec.modality).var}
+        arrays: dict[str, np.ndarray] = {"share": built.tokenizer.share}
+        arrays |= {"embedding.scale": np.ones(built.spec.sizes.latents, dtype=np.float32)}
+        arrays |= {f"features.{key}": table for key, table in coder.features.items()}
+        save_run(run, built.model, vocabularies, facts, arrays, about={}, metrics={})
+
+
+def fit_library(built: Built, seed: int) -> dict[str, Any]:
+    """Table of totals by categorical attributes, of training cells."""
+    rows = np.sort(np.random.default_rng(seed).permutation(built.split.train)[:MOST_CELLS])
+    totals = [depth_of(counts) for _, counts in built.cells.blocks(built.spec.modality, rows)]
+    names = [name for name, one in built.coder.attributes.items() if one.categorical]
+    table = pd.DataFrame({name: as_text(built.cells.obs[name].iloc[rows]) for name in names})
+    table.index = pd.RangeIndex(len(rows))
+    return LibraryModel.fit(np.log(np.maximum(np.concatenate(totals), 1)), table).to_dict()
+
+
+def set_objectives(built: Built, run: Path, worker: Worker) -> dict[str, torch.nn.Module]:
+    """Objectives by name."""
+    config, name = built.config, built.spec.modality
+    stage = config.stages["autoencode"]
+    length = stage.epochs * (len(built.split.train) // stage.batch_size)
+
+    def codes(model: SetModel) -> Codes:
+        values = write_codes(model, built.cells, {name: built.tokenizer}, run, worker)
+        rows = np.sort(np.random.default_rng(0).permutation(built.split.train)[:MOST_CELLS])
+        set_scale(model, values, rows)
+        return Codes(values, built.coder.arrays(built.cells.obs, strict=False), built.coder)
+
+    elbo = CountElbo(
+        name, kl=config.kl, warmup=round(config.warmup * length), thinning=config.thinning, noise=config.noise
+    )
+    return {"elbo": elbo, "flow": FlowMatching(codes, each=config.each, every=config.every)}
+
+
+def _loader(
+    built: Built, seed: int, stage: StageConfig, split: Literal["train", "validation"], rank: int, world: int
+) -> EpochLoader | None:
+    training = split == "train"
+    rows = built.split.train if training else built.split.validation
+    if len(rows) == 0:
+        return None
+    cells, name = built.cells, built.spec.modality
+    sampler = BlockSampler(
+        storage_order([cells.part(name).index], rows),
+        stage.batch_size if training else 2 * stage.batch_size,
+        block=1 if len(rows) <= 200_000 else 64,
+        fetch=64 * stage.accumulate,
+        seed=seed,
+        shuffle=training,
+        drop_last=training and len(rows) >= stage.batch_size,
+        rank=rank,
+        world=world,
+    )
+    return RowLoader(sampler) if "flow" in stage.objectives else Loader(cells, {name: built.tokenizer}, sampler)
