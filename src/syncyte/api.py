@@ -25,7 +25,7 @@ from syncyte.files import (
     read_features,
     write_store,
 )
-from syncyte.generation import generate
+from syncyte.generation import generate, perturb
 from syncyte.places import genes_of, top_regions
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ __all__ = [
     "inspect_data",
     "integrate",
     "load",
+    "perturb",
     "read",
     "top_regions",
     "train",
@@ -294,6 +295,7 @@ def evaluate(
     label_key: str | None = None,
     unclear: Sequence[str] = (),
     peers: bool = False,
+    perturbation: str | None = None,
     device: str = "auto",
     seed: int = 0,
     quiet: bool = False,
@@ -311,12 +313,13 @@ def evaluate(
     ----------
     reference
         Cells the baselines are fitted on: those the run was trained on.
-    batch_key, label_key
-        Those the run was trained with, by default.
-    unclear
-        Labels that mean no class (doublets, unassigned); their cells count as unlabelled.
+    batch_key, label_key, unclear
+        Those the run was trained with, by default; labels that mean no class (doublets, unassigned): their cells count
+        as unlabelled.
     peers
         Also train MultiVI, scVI, scANVI, CellTypist, PeakVI, PoissonVI, SnapATAC2, where installed: minutes to hours.
+    perturbation
+        ``KEY=CONTROL``: condition of a ``scldm`` run whose responses are scored, and its value in control cells.
     genome
         As in ``read``; with a reference folder that has genes, gene activity is among the baselines, and regions have
         their nearest genes.
@@ -335,6 +338,7 @@ def evaluate(
         known = open_data(reference, modality, genome, layer, force)
         keys: dict[str, Any] = {key: given or trained.recipe.get(key) for key, given in asked.items()}
         how: dict[str, Any] = {"unclear": unclear, "peers": peers, "seed": seed, "quiet": quiet}
+        how["perturbation"] = perturbation
         evaluation = evaluate_cells(trained, cells, known, **keys, **how, **genes_of(trained, genome))
         if out is not None:
             write_report(report_from_evaluation(evaluation), Path(out))

@@ -1,4 +1,4 @@
-"""Verbs that make cells: ``generate``. ``api`` hands them on beside its own verbs.
+"""Verbs that make cells: ``generate`` and ``perturb``. ``api`` hands them on beside its own verbs.
 
 Leaves out: all science (tasks) and all formatting (cli).
 """
@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from syncyte.files import check_out, open_data
+from syncyte.files import check_out, open_data, read_features
 
 if TYPE_CHECKING:
     from syncyte.tasks.generate import Generated
+    from syncyte.tasks.perturb import Perturbed
     from syncyte.tasks.result import Result
     from syncyte.tasks.trained import Trained
 
@@ -72,5 +73,64 @@ def generate(
         check_out(out)
         given = None if cells is None else open_data(cells, modality, genome, layer, force)
         return make_cells(trained, request, given, how, out=None if out is None else Path(out), quiet=quiet)
+
+    return together(run, device, work)
+
+
+def perturb(
+    run: Any,
+    cells: Any,
+    *,
+    key: str,
+    control: str,
+    target: Sequence[str] | str,
+    method: str = "regression",
+    steps: int = 8,
+    guidance: float = 1.0,
+    settings: Sequence[str] = (),
+    features: str | Path | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    quiet: bool = False,
+    modality: str | None = None,
+    genome: str | Path | None = None,
+    layer: str | None = None,
+    force: bool = False,
+) -> Perturbed:
+    """Predict how control cells respond to a perturbation that a ``scldm`` run was trained on, or to a like one.
+
+    Parameters
+    ----------
+    cells
+        Control cells, see ``read``; those of other values of ``key`` are left out.
+    key, control, target
+        Condition, its value in control cells, and the values to predict; ``A+B`` puts two on together.
+    method
+        ``regression`` (effects on the expected shares of each cell), ``transport`` (its code carried along
+        the flow), ``flow`` (new cells from noise).
+    steps, guidance, settings
+        How the flow is followed, see ``generate``.
+    features
+        Table (.csv or .tsv, names first) of feature vectors of targets; where some targets are genes of the run, their
+        vectors in its decoder are used without one. Targets without either get the mean effect, and a note.
+    out
+        ``.h5ad`` of the control cells as they are and the predicted ones; effects go to ``.effects.csv`` beside it.
+    """
+    from syncyte.tasks.generate import read_sampling
+    from syncyte.tasks.perturb import perturb_cells
+    from syncyte.tasks.trained import together
+
+    del quiet
+    table = None if features is None else read_features([f"{key}={features}"])[key]
+    targets = [target] if isinstance(target, str) else list(target)
+
+    def work(trained: Trained) -> Perturbed:
+        check_out(out)
+        given = open_data(cells, modality, genome, layer, force)
+        how = read_sampling(steps, guidance, settings)
+        place = None if out is None else Path(out)
+        asked: dict[str, Any] = {"key": key, "control": control, "targets": targets, "method": method}
+        return perturb_cells(trained, given, **asked, how=how, features=table, out=place, seed=seed)
 
     return together(run, device, work)

@@ -27,6 +27,7 @@ COMMON = {
     "quiet": False,
 }
 TASK = {**COMMON, "batch_size": None}
+VERBS = ("train", "embed", "integrate", "annotate", "translate", "top_regions", "generate", "perturb", "evaluate")
 
 
 class Answer(dict):
@@ -54,7 +55,17 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict]]:
 
         return record
 
-    for name in ("train", "embed", "integrate", "annotate", "translate", "top_regions", "evaluate"):
+    for name in (
+        "train",
+        "embed",
+        "integrate",
+        "annotate",
+        "translate",
+        "top_regions",
+        "evaluate",
+        "generate",
+        "perturb",
+    ):
         setattr(api, name, verb(name))
     for name in ("inspect_data", "write_store", "convert", "harmonise", "count_fragments"):
         setattr(api, name, verb(name))
@@ -149,6 +160,7 @@ TASKS = {
         "label_key": None,
         "unclear": (),
         "peers": False,
+        "perturbation": None,
     },
 }
 
@@ -255,14 +267,17 @@ def test_every_command_takes_the_common_options_and_shows_an_example(name: str):
     assert "\b" not in text
 
 
-TUPLES = ("settings", "out", "unclear", "condition_keys", "features", "where", "between", "reference")
+TUPLES = ("settings", "out", "unclear", "condition_keys", "features", "where", "between", "reference", "target")
 
 
 def test_the_signatures_are_those_of_the_verbs():
     """The command line and Python bear the same names and defaults."""
     from syncyte import api
 
-    names = {name: name for name in ("train", "embed", "integrate", "annotate", "translate", "generate", "evaluate")}
+    names = {
+        name: name
+        for name in ("train", "embed", "integrate", "annotate", "translate", "generate", "perturb", "evaluate")
+    }
     names["top_regions"] = "regions"
     for name, full in (names | {"harmonise": "data harmonise", "count_fragments": "data fragments"}).items():
         verb = inspect.signature(getattr(api, name)).parameters

@@ -52,6 +52,7 @@ for command in (
     tasks.translate,
     tasks.regions,
     make.generate,
+    make.perturb,
     tasks.evaluate,
     demo.demo,
     doctor.doctor,

@@ -1,4 +1,4 @@
-"""``syncyte generate``: a run becomes new cells."""
+"""``syncyte generate | perturb``: a run becomes new cells, or what given cells would become."""
 
 from __future__ import annotations
 
@@ -93,6 +93,57 @@ def generate(
     syncyte generate run --mode augment --cells train.h5ad --key cell_type --least 200 --out more.h5ad
     """
     _tell(options.call("generate", options.plain(locals(), "where", "between", "reference", "settings")), out, quiet)
+
+
+class Method(StrEnum):
+    """How a response is predicted."""
+
+    regression = "regression"
+    transport = "transport"
+    flow = "flow"
+
+
+def perturb(
+    run: options.Run,
+    cells: Annotated[
+        list[Path], typer.Argument(metavar="CONTROLS", help="Files with the control cells.", show_default=False)
+    ],
+    key: Annotated[str, typer.Option("--key", metavar="KEY", help="Condition of the run.", show_default=False)],
+    control: Annotated[
+        str, typer.Option("--control", metavar="VALUE", help="Its value in control cells.", show_default=False)
+    ],
+    target: Annotated[
+        list[str],
+        typer.Option("--target", metavar="VALUE", help="What to predict (repeatable); A+B puts on both."),
+    ],
+    out: options.Out,
+    method: Annotated[Method, typer.Option("--method", help="How it is predicted.")] = Method.regression,
+    steps: Steps = 8,
+    guidance: Guidance = 1.0,
+    settings: Settings = None,
+    features: Annotated[
+        Path | None, typer.Option("--features", metavar="TABLE", help="Feature vectors of targets, names first.")
+    ] = None,
+    modality: options.Modality = None,
+    genome: options.Genome = None,
+    layer: options.Layer = None,
+    force: options.Force = False,
+    device: options.Device = "auto",
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Predict how control cells respond: cells, effects of every gene with sign and error, hits.
+
+    Examples
+    --------
+    syncyte perturb run controls.h5ad --key condition --control ctrl --target stim --out predicted.h5ad
+    syncyte perturb run controls.h5ad --key perturbation --control NT --target STAT1 --target STAT1+IRF1 --out p.h5ad
+    syncyte perturb run controls.h5ad --key drug --control none --target X7 --features drugs.csv --out p.h5ad
+    """
+    made = options.call("perturb", options.plain(locals(), "settings", "target"))
+    facts = getattr(made, "facts", {})
+    options.note(facts.get("notes", ()), quiet)
+    options.say(f"Wrote {out} and {out.with_suffix('.effects.csv')}", quiet)
 
 
 def _tell(made: Any, out: Path, quiet: bool) -> None:

@@ -198,6 +198,10 @@ def evaluate(
             "--peers", help="Train MultiVI, scVI, scANVI, CellTypist, PeakVI, PoissonVI, SnapATAC2 too: hours."
         ),
     ] = False,
+    perturbation: Annotated[
+        str | None,
+        typer.Option("--perturbation", metavar="KEY=CONTROL", help="Score responses to this condition of a scldm run."),
+    ] = None,
     batch_size: options.BatchSize = None,
     modality: options.Modality = None,
     genome: options.Genome = None,
@@ -216,6 +220,7 @@ def evaluate(
     --------
     syncyte evaluate run heldout.h5mu --reference train.h5mu --label-key cell_type --out report
     syncyte evaluate run heldout.h5mu --reference train.h5mu --genome hg38 --unclear doublet --out report
+    syncyte evaluate run heldout.h5ad --reference train.h5ad --perturbation condition=ctrl --out report
     """
     options.call("evaluate", {**locals(), "unclear": tuple(unclear or ())})
     options.say(f"Wrote {out / 'report.html'} and {out / 'report.json'}", quiet)

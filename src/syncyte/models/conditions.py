@@ -215,13 +215,14 @@ class Shares:
         """Attributes of ``n`` new cells: what is given, and the rest as it occurs beside that in training.
 
         The numbers of each combination are exact up to rounding and their order is random, so that a draw adds no noise
-        of its own. Combinations of given values that never occurred take the rest from all cells.
+        of its own. Given values that never occurred together take the rest from cells with the given labels, whatever
+        their numbers, or else from all cells.
         """
         if not len(self.table):
             return pd.DataFrame(index=pd.RangeIndex(n))
-        fits = np.ones(len(self.table), dtype=bool)
-        for name, value in given.items():
-            fits &= (self.table[name] == value).to_numpy()
+        fits = self._fits(given)
+        if not fits.any():
+            fits = self._fits({name: value for name, value in given.items() if isinstance(value, str)})
         if not fits.any():
             fits[:] = True
         share = self.counts * fits / (self.counts * fits).sum()
@@ -236,7 +237,10 @@ class Shares:
 
     def seen(self, given: Mapping[str, Any]) -> int:
         """Training cells with all of the given labels."""
+        return int(self.counts[self._fits(given)].sum())
+
+    def _fits(self, given: Mapping[str, Any]) -> NDArray[np.bool_]:
         fits = np.ones(len(self.table), dtype=bool)
         for name, value in given.items():
             fits &= (self.table[name] == value).to_numpy()
-        return int(self.counts[fits].sum())
+        return fits

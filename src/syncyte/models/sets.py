@@ -118,7 +118,7 @@ class SetEncoder(nn.Module):
 
     def _attend(self, pool: Pool, tokens: Tokens, scale: Tensor, hidden: Tensor) -> Float[Tensor, "b m d"]:
         """States of the queries, which start from the sum and have read the tokens."""
-        cells, columns = tokens.ids.shape
+        cells, columns = tokens.ids.shape[0], max(tokens.ids.shape[1], 1)  # cells may all be empty
         kept = (tokens.token >= 0) & (tokens.value > 0)
         place, value = tokens.token[kept], tokens.value[kept]
         vectors = self.vectors.new_zeros(cells * columns, self.vectors.shape[1])
@@ -127,7 +127,7 @@ class SetEncoder(nn.Module):
         values = torch.stack([amount, amount * scale[:, None]], dim=2).log1p()
         merged = self.merge(vectors.view(cells, columns, -1), values)
         start = self.start(hidden).view(cells, self.sizes.queries, -1)
-        return pool(merged, tokens.valid & (amount > 0), start)
+        return pool(merged, amount > 0, start)
 
     def _split(self, parts: Float[Tensor, "b m e"]) -> Float[Tensor, "b two z"]:
         """Each query's share of means and of log standard deviations, gathered."""
@@ -255,35 +255,61 @@ class SetModel(nn.Module):
         return self.decoder.log_dispersion.clamp(*DISPERSION)
 
     def log_prob(
-        self, latent: Float[Tensor, "b z"], counts: Float[Tensor, "b f"], log_total: Float[Tensor, "b"]
+        self,
+        latent: Float[Tensor, "b z"],
+        counts: Float[Tensor, "b f"],
+        log_total: Float[Tensor, "b"],
+        features: Int[Tensor, "f"] | None = None,
     ) -> Float[Tensor, "b"]:
-        """Log-probability of all counts of cells, given their codes and totals, summed over features."""
-        scores, hidden = self.decoder(latent)
+        """Log-probability of counts of cells, given their codes and totals, summed over features.
+
+        Parameters
+        ----------
+        features
+            Columns that are counted and totalled; None for all.
+        """
+        scores, hidden = self.decoder(latent, features)
+        dispersion = self.log_dispersion if features is None else self.log_dispersion[features]
         share = torch.log_softmax(scores.float(), dim=1)
         level = share + log_total[:, None]
         kind = self.spec.likelihood
         if kind == "poisson":
             return (counts * level - level.exp() - torch.lgamma(counts + 1)).sum(dim=1)
         if kind == "gaussian":
-            return self._log_normal(share, counts, log_total)
+            return self._log_normal(share, counts, log_total, features)
         if self.decoder.zeros is not None:
-            return zero_inflated(counts, level, self.log_dispersion, self.decoder.zeros(hidden).float()).sum(dim=1)
-        return negative_binomial(counts, level, self.log_dispersion).sum(dim=1)
+            logit = self.decoder.zeros(hidden).float()
+            logit = logit if features is None else logit[:, features]
+            return zero_inflated(counts, level, dispersion, logit).sum(dim=1)
+        return negative_binomial(counts, level, dispersion).sum(dim=1)
 
-    def _log_normal(self, share: Tensor, counts: Tensor, log_total: Tensor) -> Float[Tensor, "b"]:
+    def _log_normal(
+        self, share: Tensor, counts: Tensor, log_total: Tensor, features: Tensor | None
+    ) -> Float[Tensor, "b"]:
         """Normal errors of log counts per ``per_cell``, one spread a feature."""
         scale = self.spec.per_cell * (-log_total).exp()[:, None]
         error = torch.log1p(counts * scale) - torch.log1p(self.spec.per_cell * share.exp())
         log_sd = self.decoder.log_dispersion.clamp(-3, 3)
+        log_sd = log_sd if features is None else log_sd[features]
         return (-0.5 * (error / log_sd.exp()).square() - log_sd - 0.5 * math.log(2 * math.pi)).sum(dim=1)
 
     @torch.no_grad()
     def draw(
-        self, latent: Float[Tensor, "b z"], log_total: Float[Tensor, "b"], generator: torch.Generator
+        self,
+        latent: Float[Tensor, "b z"],
+        log_total: Float[Tensor, "b"],
+        generator: torch.Generator,
+        log_share: Float[Tensor, "b f"] | None = None,
     ) -> Float[Tensor, "b f"]:
-        """Counts of new cells with given codes and totals, with the noise of the likelihood."""
+        """Counts of new cells with given codes and totals, with the noise of the likelihood.
+
+        Parameters
+        ----------
+        log_share
+            Expected shares to draw around, instead of those of the codes.
+        """
         scores, hidden = self.decoder(latent)
-        share = torch.log_softmax(scores.float(), dim=1).exp()
+        share = (torch.log_softmax(scores.float(), dim=1) if log_share is None else log_share).exp()
         mean = share * log_total.exp()[:, None]
         if self.spec.likelihood == "gaussian":
             noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean)

@@ -52,14 +52,27 @@ class CountElbo(nn.Module):
         Minibatches over which that weight rises from 0.
     thinning
         Largest share of the counts that the encoder does not see.
+    some
+        Features that are decoded in a step of training, drawn anew each time, their total taken among themselves; 0 for
+        all. The loss stands for that of all.
     noise
         Standard deviation added to codes where ``kl`` is 0, so that the decoder bears errors of a generator.
     """
 
     seen: Tensor
 
-    def __init__(self, modality: str, *, kl: float = 1.0, warmup: int = 0, thinning: float = 0.5, noise: float = 0.0):
+    def __init__(
+        self,
+        modality: str,
+        *,
+        kl: float = 1.0,
+        warmup: int = 0,
+        thinning: float = 0.5,
+        noise: float = 0.0,
+        some: int = 0,
+    ) -> None:
         super().__init__()
+        self.some = some
         self.modality, self.kl, self.warmup = modality, kl, warmup
         self.thinning, self.noise = thinning, noise
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))  # a buffer, so that a resumed run knows it
@@ -71,8 +84,12 @@ class CountElbo(nn.Module):
         mean, log_sd, _ = model.encoder(shown)
         spread = log_sd.exp() if self.kl else self.noise
         latent = mean + spread * normal(mean, generator) if self.training else mean
-        counts = dense_counts(tokens, model.spec.features)
-        error = -model.log_prob(latent, counts, counts.sum(dim=1).clamp_min(1).log())
+        counts, features, scale = dense_counts(tokens, model.spec.features), None, 1.0
+        if self.training and 0 < self.some < model.spec.features:
+            features = torch.randperm(model.spec.features, generator=generator, device=generator.device)[: self.some]
+            features = features.to(counts.device)
+            counts, scale = counts[:, features], model.spec.features / self.some
+        error = -scale * model.log_prob(latent, counts, counts.sum(dim=1).clamp_min(1).log(), features)
         kl = 0.5 * (mean.square() + (2 * log_sd).exp() - 1 - 2 * log_sd).sum(dim=1)
         weight = self.kl
         if self.training and self.warmup:

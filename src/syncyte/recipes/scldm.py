@@ -99,7 +99,7 @@ def base() -> SetRecipe:
     return _recipe(
         "base",
         groups=512,
-        few_cells=0,
+        decoded=512,
         sizes={"latents": 32, "queries": 16, "width": 48, "heads": 4, "layers": 2, "unpool": True},
         flow={"width": 256, "layers": 6, "tokens": 17, "heads": 8},
     )

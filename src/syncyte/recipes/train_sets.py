@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from syncyte.baselines.groups import Groups
 from syncyte.baselines.library import LibraryModel
 from syncyte.baselines.prediction import depth_of, log_values
 from syncyte.baselines.variable import variable_columns
@@ -61,6 +62,8 @@ class SetRecipe(Config):
         See ``objectives.sets.CountElbo``; ``warmup`` is the share of the stage's minibatches.
     each, every
         Rates at which attributes are dropped in training the flow.
+    decoded
+        Features that are decoded in a step of training, drawn anew each time; 0 for all.
     steps
         Fewest and most optimiser steps of each stage: the number of epochs is brought within.
     few_cells
@@ -80,6 +83,7 @@ class SetRecipe(Config):
     warmup: float = 0.25
     thinning: float = 0.5
     noise: float = 0.0
+    decoded: int = 0
     each: float = 0.1
     every: float = 0.05
     steps: dict[str, tuple[int, int]] = {}
@@ -247,12 +251,17 @@ def _learn(
             "spec": built.spec.model_dump(mode="json"),
             "shares": built.shares.plain(),
             "library": fit_library(built, order.seed),
+            "described": sorted(built.coder.features),
             **common_facts(built.cells, split, report, built.notes, order),
         }
         vocabularies = {built.spec.modality: built.cells.part(built.spec.modality).var}
         arrays: dict[str, np.ndarray] = {"share": built.tokenizer.share}
         arrays |= {"embedding.scale": np.ones(built.spec.sizes.latents, dtype=np.float32)}
         arrays |= {f"features.{key}": table for key, table in coder.features.items()}
+        groups = fit_groups(built)
+        if groups is not None:
+            facts["groups"] = {"values": groups.table.to_dict("list"), "cells": groups.cells.tolist()}
+            arrays |= {f"groups.{name}": getattr(groups, name) for name in ("totals", "means", "variances")}
         save_run(run, built.model, vocabularies, facts, arrays, about={}, metrics={})
 
 
@@ -264,6 +273,17 @@ def fit_library(built: Built, seed: int) -> dict[str, Any]:
     table = pd.DataFrame({name: as_text(built.cells.obs[name].iloc[rows]) for name in names})
     table.index = pd.RangeIndex(len(rows))
     return LibraryModel.fit(np.log(np.maximum(np.concatenate(totals), 1)), table).to_dict()
+
+
+def fit_groups(built: Built) -> Groups | None:
+    """Sums of training cells by combination of categorical attributes; None without any, or with too many."""
+    names = [name for name, one in built.coder.attributes.items() if one.categorical]
+    if not names:
+        return None
+    labels = pd.DataFrame({name: as_text(built.cells.obs[name]).to_numpy() for name in names})
+    rows = built.split.train
+    blocks = ((np.searchsorted(rows, block), counts) for block, counts in built.cells.blocks(built.spec.modality, rows))
+    return Groups.fit(blocks, labels.iloc[rows].reset_index(drop=True))
 
 
 def set_objectives(built: Built, run: Path, worker: Worker) -> dict[str, torch.nn.Module]:
@@ -278,9 +298,8 @@ def set_objectives(built: Built, run: Path, worker: Worker) -> dict[str, torch.n
         set_scale(model, values, rows)
         return Codes(values, built.coder.arrays(built.cells.obs, strict=False), built.coder)
 
-    elbo = CountElbo(
-        name, kl=config.kl, warmup=round(config.warmup * length), thinning=config.thinning, noise=config.noise
-    )
+    how: dict[str, Any] = {"kl": config.kl, "thinning": config.thinning, "noise": config.noise, "some": config.decoded}
+    elbo = CountElbo(name, warmup=round(config.warmup * length), **how)
     return {"elbo": elbo, "flow": FlowMatching(codes, each=config.each, every=config.every)}
 
 

@@ -23,7 +23,7 @@ from syncyte.tasks.compare_depth import compare_depth
 from syncyte.tasks.compare_embed import compare_embeddings, compare_integration, stack_cells
 from syncyte.tasks.compare_pairs import compare_pairs
 from syncyte.tasks.compare_translate import fit_reference_start
-from syncyte.tasks.evaluate_generate import score_generation
+from syncyte.tasks.evaluate_generate import score_generation, score_perturbation
 from syncyte.tasks.evaluate_translate import evaluate_translation
 from syncyte.tasks.plot import umap_coordinates
 from syncyte.tasks.region_tables import score_regions
@@ -40,8 +40,14 @@ PEERS = {
     "SnapATAC2": "snapatac2",
 }
 PLACED = {"translate": evaluate_translation, "regions": score_regions}  # want places of genes
-TASKS = ("translate", "annotate", "embed", "integrate", "regions", "generate")
-NEEDS = {"translate": "decodes", "integrate": "decodes", "regions": "decodes", "generate": "generates"}
+TASKS = ("translate", "annotate", "embed", "integrate", "regions", "generate", "perturb")
+NEEDS = {
+    "translate": "decodes",
+    "integrate": "decodes",
+    "regions": "decodes",
+    "generate": "generates",
+    "perturb": "generates",
+}
 
 
 def evaluate_cells(
@@ -57,6 +63,7 @@ def evaluate_cells(
     tasks: Sequence[str] = TASKS,
     most_features: int | None = MOST_FEATURES,
     peers: bool = False,
+    perturbation: str | None = None,
     seed: int = 0,
     quiet: bool = False,
 ) -> Evaluation:
@@ -95,7 +102,7 @@ def evaluate_cells(
     _note_unclear(work)
     scorers: dict[str, Callable[[Work], None]] = {"annotate": _annotate, "embed": _embed, "integrate": _integrate}
     scorers |= {task: partial(score, starts=starts) for task, score in PLACED.items()}
-    scorers["generate"] = score_generation
+    scorers |= {"generate": score_generation, "perturb": partial(score_perturbation, asked=perturbation)}
     for task in tasks:
         if trained.can(NEEDS.get(task, "encodes")):
             scorers[task](work)

@@ -10,13 +10,19 @@ import pandas as pd
 import scipy.sparse as sp
 
 from syncyte.baselines.prediction import column_means, log_cp10k
+from syncyte.errors import ConfigError, DataError, unknown
 from syncyte.metrics.distribution import score_sets
-from syncyte.tasks.compare_generate import FLOOR, REAL, Comparison, compare_generation
-from syncyte.tasks.draw import Sampling
+from syncyte.tasks.compare_generate import FLOOR, REAL, Comparison, Ground, compare_generation
+from syncyte.tasks.compare_perturb import compare_responses
+from syncyte.tasks.draw import Sampling, coder_of
 from syncyte.tasks.generators import flow_cells
 from syncyte.tasks.plot import umap_coordinates
 from syncyte.tasks.work import Work
 
+RESPONSES = (
+    "Units are perturbations in contexts. Predictions start from one part of the held-out control cells, measured "
+    "shifts are taken against the other. 'Delta (reference)' is told from the mean response of the training cells."
+)
 CHOSEN = ["energy", "mmd2", "one_nn", "recall", "precision", "harmonic", "w2", "frechet", "variance_ratio"]
 COPIED = ["memorisation_ratio", "copies"]
 DOSES = (0.0, 1.0, 1.5, 2.0, 3.0)
@@ -110,3 +116,28 @@ def _doses(work: Work, found: Comparison) -> pd.DataFrame:
         scores = score_sets(found.points[REAL], found.ground.place(counts))
         rows[f"{weight:g}"] = {key: scores[key] for key in DIVERSITY}
     return pd.DataFrame(rows).T.rename_axis("guidance")
+
+
+def score_perturbation(work: Work, asked: str | None = None) -> None:
+    """Fill in what predicted responses are worth, where ``KEY=CONTROL`` says which are meant."""
+    if not asked:
+        names = [name for name, one in coder_of(work.trained).attributes.items() if one.categorical]
+        if len(names) > 1:
+            work.notes.append(f"Responses are not scored: say --perturbation KEY=CONTROL (KEY: {', '.join(names)}).")
+        return
+    key, separator, control = asked.partition("=")
+    if not separator:
+        raise ConfigError(f"--perturbation {asked}: expected KEY=CONTROL, such as condition=ctrl.")
+    if key not in work.held.obs.columns:
+        raise DataError(unknown("obs column of the held-out cells", key, work.held.obs.columns))
+    ground = Ground.fit(work.reference.counts(work.trained.modalities[0]), work.seed)
+    found = compare_responses(
+        work.trained, work.name, work.held, key, control, ground=ground, seed=work.seed, say=work.say
+    )
+    work.tables["perturb"] = found.table
+    work.tables["perturb intervals"] = found.intervals
+    work.tables["perturb units"] = found.units.set_index(["method", "context", "perturbation"])[[]].join(
+        found.units.set_index(["method", "context", "perturbation"])[["pearson_delta", "pearson_delta_reference"]]
+    )
+    work.arrays["perturb"] = found.scatter
+    work.text["perturb"] = " ".join([RESPONSES, *found.notes])

@@ -229,3 +229,22 @@ def _legend(axes: Axes, look: dict[str, tuple[str, str]]) -> None:
         handles=marks, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8, labelcolor=INK,
         ncols=-(-len(marks) // 22), handletextpad=0.1, columnspacing=0.8, borderaxespad=0.2,
     )  # fmt: skip
+
+
+def plot_effects(effects: pd.DataFrame, top: int) -> Figure:
+    """Strongest effects of each target (at most twelve): bars of the change of log1p CP10K, with standard errors."""
+    names = list(dict.fromkeys(effects["target"]))[:12]
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure = new_figure(3.6 * columns, (0.17 * top + 0.9) * rows)
+    for axes, name in zip(figure.subplots(rows, columns, squeeze=False).ravel(), names, strict=False):
+        own = effects[effects["target"] == name].nsmallest(top, "rank").iloc[::-1]
+        place = np.arange(len(own))
+        axes.barh(place, own["effect"], xerr=own["error"], color=MODEL, ecolor=INK, error_kw={"linewidth": 0.8})
+        axes.set_yticks(place, own["gene"])
+        axes.axvline(0, color=INK, linewidth=0.8)
+        dress(axes, str(name), "change of log1p CP10K", "", grid="x")
+        axes.tick_params(labelsize=7)
+    for axes in figure.axes[len(names) :]:
+        axes.set_visible(False)
+    return figure
