@@ -19,6 +19,8 @@ from tests.processes import start_crew
 from tests.tiny import world
 
 from syncyte.cli import main as command_line
+from syncyte.report import write
+from syncyte.tasks import evaluate
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {
@@ -52,7 +54,9 @@ def say_all(folder: Path) -> dict[str, tuple[int, str, str]]:
 
 
 def main(folder: Path) -> None:
-    """One of the processes."""
+    """One of the processes; UMAP, which compiles for long, and figures have their own tests."""
+    evaluate.umap_coordinates = lambda values, seed: (np.arange(len(values)), values[:, :2])
+    write.embed_figure = lambda figure: "data:,"
     rank = os.environ.get("RANK", "0")
     (folder / f"told-{rank}.json").write_text(json.dumps(say_all(folder)))
 
