@@ -8,7 +8,7 @@ PYTHON ?= python3
 # torch stands in the same pip command as the package, pinned: left to itself pip takes the newest, with gigabytes of CUDA.
 TORCH := $(shell grep '^torch==' constraints.txt)
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(TORCH)
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 ifneq ($(shell $(BIN)/python -c 'print("alive")' 2>/dev/null),alive)
 $(shell rm -f $(VENV)/.installed*)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
-import subprocess
-import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,8 +15,10 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 from tests.data.made import SCHEMAS, names, peaks, table
+from tests.processes import join, start
 
 from syncyte.data import gather as module
+from syncyte.data import parts, scatter
 from syncyte.data.gather import Options, gather, work_folder
 from syncyte.data.join import stems
 from syncyte.data.parts import FlatRows
@@ -247,46 +248,34 @@ def test_lost_tasks_are_failed_files(reference: Reference, tmp_path: Path):
         run(files, reference, tmp_path / "store", executor=Breaking())
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from tests.data.made import SCHEMAS
-from tests.data.test_gather import run
-from syncyte.data import parts, scatter
-from syncyte.genome.reference import Reference
+def run_until_killed(when: int, folder: Path, reference: Path) -> None:
+    """Kill this process at the call of that number that looks at a block of counts."""
+    calls = itertools.count(1)
 
-calls = 0
-def count(original):
-    def counted(*arguments):
-        global calls
-        calls += 1
-        if calls == int(sys.argv[1]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(*arguments)
-    return counted
+    def count(original):
+        def counted(*arguments):
+            if next(calls) == when:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*arguments)
 
-parts.check_raw = count(parts.check_raw)
-scatter.check_raw = count(scatter.check_raw)
-parts.FIRST_ROWS = parts.MOST_ROWS = scatter.ROWS = 4
-folder = Path(sys.argv[2])
-run(sorted(folder.glob("*.h5ad")), Reference.load(sys.argv[3]), folder / "store")
-"""
+        return counted
+
+    parts.check_raw = count(parts.check_raw)
+    scatter.check_raw = count(scatter.check_raw)
+    parts.FIRST_ROWS = parts.MOST_ROWS = scatter.ROWS = 4
+    run(sorted(folder.glob("*.h5ad")), Reference.load(reference), folder / "store")
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
 @pytest.mark.parametrize("when", [2, 4, 6])  # in the first file, in the second, in the store
 def test_a_kill_leaves_nothing_half_done(reference: Reference, tmp_path: Path, when: int):
     files = saved(tmp_path, a=atac(names(8, "a"), 1), b=atac(names(8, "b"), 2))
-    root = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)])}
-    command = [sys.executable, "-c", KILLED, str(when), str(tmp_path), str(reference.path)]
-    done = subprocess.run(command, env=environment, capture_output=True, cwd=root)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert join([start(run_until_killed, when, tmp_path, reference.path)], 60) == [-signal.SIGKILL]
     assert not (tmp_path / "store").exists()
-    parts = [entry for entry in work_folder(tmp_path / "store").iterdir() if not entry.name.startswith(".")]
-    assert all((part / "part.json").is_file() for part in parts) and len(parts) == when // 2 - 1
+    kept = [entry for entry in work_folder(tmp_path / "store").iterdir() if not entry.name.startswith(".")]
+    assert all((part / "part.json").is_file() for part in kept) and len(kept) == when // 2 - 1
     finished = run(files, reference, tmp_path / "store")
-    assert (finished.made, finished.kept) == (2 - len(parts), len(parts)) and len(open_store(finished.path)) == 16
+    assert (finished.made, finished.kept) == (2 - len(kept), len(kept)) and len(open_store(finished.path)) == 16
     left = [*work_folder(tmp_path / "store").iterdir(), *tmp_path.iterdir()]
     assert not [entry for entry in left if entry.name.startswith(".")]
 

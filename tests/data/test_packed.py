@@ -62,7 +62,7 @@ def matrices(draw):
     return csr(rows, width)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(matrices())
 def test_every_count_in_every_column_comes_back(matrix):
     round_trip(matrix)
@@ -202,7 +202,7 @@ def _sum(rows, numbers, queue) -> None:
     queue.put(float(rows.read(numbers).sum()))
 
 
-@pytest.mark.parametrize("way", ["fork", "spawn"])
+@pytest.mark.parametrize("way", ["fork", "forkserver"])
 def test_other_processes_may_read(tmp_path, way):
     _, path = stored(tmp_path)
     rows = open_store(path).part("a").rows

@@ -3,10 +3,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import signal
-import subprocess
-import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -15,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from tests.processes import start
 
 from syncyte.data.cells import Cells, MemoryRows, Part
 from syncyte.data.store import is_store, open_store, write_store
@@ -255,37 +252,35 @@ def test_a_shard_that_is_no_hdf5_is_named_when_read(cells, tmp_path):
         again.counts("a")
 
 
+def write_slowly(out, stop, reached):
+    """Write six shards; sleep, and say so, once more than ``stop`` cells are done."""
+    matrix = sp.csr_matrix(np.ones((60, 5), dtype=np.float32))
+    part = Part(MemoryRows(matrix), np.arange(60), pd.DataFrame(index=list("abcde")))
+    cells = Cells(pd.DataFrame(index=[str(i) for i in range(60)]), {"m": part})
+
+    def progress(done, total):
+        if done > stop:
+            reached.touch()
+            time.sleep(60)
+
+    write_store(cells, out, shard_cells=10, progress=progress)
+
+
 def test_a_killed_writer_leaves_no_half_store(tmp_path):
-    script = textwrap.dedent("""
-        import sys, time
-        import numpy as np, pandas as pd, scipy.sparse as sp
-        from syncyte.data.cells import Cells, MemoryRows, Part
-        from syncyte.data.store import write_store
-
-        matrix = sp.csr_matrix(np.ones((60, 5), dtype=np.float32))
-        part = Part(MemoryRows(matrix), np.arange(60), pd.DataFrame(index=list("abcde")))
-        cells = Cells(pd.DataFrame(index=[str(i) for i in range(60)]), {"m": part})
-
-        def progress(done, total):
-            print(done, flush=True)
-            if done > int(sys.argv[2]):
-                time.sleep(60)
-
-        write_store(cells, sys.argv[1], shard_cells=10, progress=progress)
-    """)
-    out = tmp_path / "s"
+    out = tmp_path / "here" / "s"
+    out.parent.mkdir()
     for stop in (0, 80, 119):
-        process = subprocess.Popen(
-            [sys.executable, "-c", script, str(out), str(stop)], stdout=subprocess.PIPE, text=True
-        )
-        while int(process.stdout.readline()) <= stop:
-            pass
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        reached = tmp_path / f"reached{stop}"
+        process = start(write_slowly, out, stop, reached)
+        while process.is_alive() and not reached.exists():
+            time.sleep(0.002)
+        assert process.is_alive()
+        process.kill()
+        process.join()
         assert not out.exists()
-        assert len(list(tmp_path.iterdir())) == 1, "only the hidden folder of the last killed writer"
+        assert len(list(out.parent.iterdir())) == 1, "only the hidden folder of the last killed writer"
     started = time.time()
-    subprocess.run([sys.executable, "-c", script, str(out), "1000"], check=True, stdout=subprocess.DEVNULL)
+    write_slowly(out, 1000, tmp_path / "never")
     assert time.time() - started < 60
-    assert [entry.name for entry in tmp_path.iterdir()] == ["s"]
+    assert [entry.name for entry in out.parent.iterdir()] == ["s"]
     assert open_store(out, verify=True).counts("m").sum() == 300

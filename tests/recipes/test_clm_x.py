@@ -6,8 +6,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from mudata import MuData
+from tests.processes import join, start
 from tests.tiny import cells_of, train_tiny, world
 from tests.train.toy import curves
 
@@ -97,17 +96,15 @@ def test_training_never_ends_above_its_start(tiny_run):
         assert stage["best"] <= stage["start"]
 
 
+def save_embedding(run: Path, data: Path, out: Path) -> None:
+    np.save(out, syncyte.embed(run, data, device="cpu").obsm["X_syncyte"])
+
+
 def test_a_fresh_process_gives_the_same_embedding_bit_for_bit(tiny_run, tiny_data, tmp_path):
     tiny_data.copy().write(tmp_path / "cells.h5mu")
-    script = (
-        "import numpy as np, syncyte, sys\n"
-        f"r = syncyte.embed({str(tiny_run.path)!r}, {str(tmp_path / 'cells.h5mu')!r}, device='cpu')\n"
-        f"np.save({str(tmp_path / 'vectors.npy')!r}, r.obsm['X_syncyte'])\n"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=120, cwd=tmp_path)
-    np.testing.assert_array_equal(
-        np.load(tmp_path / "vectors.npy"), syncyte.embed(tiny_run, tiny_data).obsm["X_syncyte"]
-    )
+    out = tmp_path / "vectors.npy"
+    assert join([start(save_embedding, tiny_run.path, tmp_path / "cells.h5mu", out)], 120) == [0]
+    np.testing.assert_array_equal(np.load(out), syncyte.embed(tiny_run, tiny_data).obsm["X_syncyte"])
 
 
 @pytest.mark.parametrize("damage", ["weights", "vocabulary", "missing", "recipe"])

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.processes import start_crew
 from tests.tiny import train_tiny, world
 
 import syncyte
 from syncyte.tasks.trained import Trained, load_trained
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def embedded(run: Trained) -> np.ndarray:
@@ -22,7 +19,7 @@ def embedded(run: Trained) -> np.ndarray:
 
 
 def main(folder: Path) -> None:
-    """One of two processes, started by torchrun."""
+    """One of two processes."""
     run = train_tiny(world(), folder / "RUN")
     rank = os.environ["RANK"]
     np.save(folder / f"predicted-{rank}.npy", embedded(run))
@@ -32,14 +29,8 @@ def main(folder: Path) -> None:
     assert again.recipe["fingerprint"] == run.recipe["fingerprint"]
 
 
-@pytest.mark.slow
 def test_two_processes_train_and_predict(tmp_path, tiny_run):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
-    done = subprocess.run(
-        [*command, __file__, str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    start_crew(tmp_path, 2, main, tmp_path)
     run = load_trained(tmp_path / "RUN", "cpu")
     with np.load(tmp_path / "weights-0.npz") as first, np.load(tmp_path / "weights-1.npz") as second:
         for name, tensor in run.model.state_dict().items():
@@ -53,7 +44,3 @@ def test_two_processes_train_and_predict(tmp_path, tiny_run):
     ):  # the same validation cells; what is hidden of them is drawn by process
         assert one["start"] == pytest.approx(other["start"], rel=0.1)
     assert syncyte.embed(run, world(20, seed=6)).obsm["X_syncyte"].shape == (20, 6)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
+import itertools
 import time
 
 import anndata as ad
@@ -16,6 +13,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import zarr
+from tests.processes import start
 
 from syncyte.data.cells import Cells, MemoryRows, Part
 from syncyte.errors import DataError
@@ -226,20 +224,12 @@ def test_bad_files_are_said(tmp_path):
     assert not list(tmp_path.glob("b.*")) and not list(tmp_path.glob(".*"))
 
 
-LOOP = """
-import sys
-import numpy as np, pandas as pd
-from syncyte.tasks.result import Result
-from syncyte.tasks.write import write_result_file
-from pathlib import Path
-path, names, value = Path(sys.argv[1]), pd.Index(sys.argv[2].split(",")), 0.0
-while True:
-    value += 1
-    result = Result("embed", names, obsm={"X_syncyte": np.full((len(names), 200), value, np.float32)})
-    write_result_file(result, path, path)
-    if value == 1:  # libraries are imported by now
-        print("ready", flush=True)
-"""
+def rewrite(path, names, ready):
+    """Write one value after another until killed."""
+    for value in itertools.count(1.0):
+        result = Result("embed", pd.Index(names), obsm={"X_syncyte": np.full((len(names), 200), value, np.float32)})
+        write_result_file(result, path, path)
+        ready.touch()  # libraries are imported by now
 
 
 def test_killed_at_any_moment_leaves_old_or_new(tmp_path):
@@ -248,15 +238,15 @@ def test_killed_at_any_moment_leaves_old_or_new(tmp_path):
     adata.write_h5ad(path)
     rng = np.random.default_rng(0)
     values = set()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for _ in range(4):
-        command = [sys.executable, "-c", LOOP, str(path), ",".join(names)]
-        worker = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
-        assert worker.stdout.readline().strip() == b"ready"
+    for number in range(4):
+        ready = tmp_path / f"ready{number}"
+        worker = start(rewrite, path, names, ready)
+        while worker.is_alive() and not ready.exists():
+            time.sleep(0.002)
         time.sleep(rng.uniform(0.05, 1.5))
-        worker.send_signal(signal.SIGKILL)
-        worker.wait()
-        worker.stdout.close()
+        assert worker.is_alive()
+        worker.kill()
+        worker.join()
         back = ad.read_h5ad(path)
         assert back.X.sum() == 15_000 and list(back.obs_names) == names
         found = np.unique(back.obsm["X_syncyte"])

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch.distributed as dist
+from tests.processes import join, start
 
 from syncyte.errors import DataError, Dismissed, SyncyteError
 from syncyte.train.crew import Crew
 
-ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = 11
 
 
@@ -71,18 +68,7 @@ def main(folder: Path, job: str, rank: int, world: int) -> None:
 
 
 def run(folder: Path, job: str, world: int = 3) -> list[dict[str, Any]]:
-    begin = time.monotonic()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
-    processes = [
-        subprocess.Popen([sys.executable, __file__, str(folder), job, str(rank), str(world)], env=environment)
-        for rank in range(world)
-    ]
-    try:
-        for process in processes:
-            process.wait(timeout=max(1.0, begin + 60 - time.monotonic()))
-    finally:  # those that hang, if any
-        for process in processes:
-            process.kill()
+    join([start(main, folder, job, rank, world) for rank in range(world)], 60)
     found = [folder / f"{rank}.json" for rank in range(world)]
     return [json.loads(path.read_text()) if path.exists() else {} for path in found]
 
@@ -90,13 +76,11 @@ def run(folder: Path, job: str, world: int = 3) -> list[dict[str, Any]]:
 ALL = [{"number": number, "rank": number % 3} for number in range(BLOCKS)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("job", ["fine", "left early"])
 def test_blocks_come_in_order_and_all_get_the_result(tmp_path, job):
     assert run(tmp_path, job) == [{"result": [ALL, ALL]}] * 3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("job", "kind", "words"),
     [
@@ -117,7 +101,3 @@ def test_an_error_anywhere_is_the_error_of_the_first(tmp_path, job, kind, words)
 
 def test_nothing_to_do(tmp_path):
     assert run(tmp_path, "empty", world=2) == [{"result": []}] * 2
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

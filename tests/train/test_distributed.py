@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from tests.processes import start_crew
 from tests.train.toy import ToyModel, curves, toy_fit, toy_objectives, toy_stages
 from torch import nn
 
@@ -33,7 +33,7 @@ def run_here(folder: Path, batch_size: int, worker=None):
 
 
 def main(folder: Path) -> None:
-    """One of two processes, started by torchrun."""
+    """One of two processes."""
     worker = start_worker("cpu")
     with prepare_run(folder / "RUN", worker=worker):
         report, model = run_here(folder / "RUN", 8, worker)
@@ -55,14 +55,8 @@ def main(folder: Path) -> None:
     torch.save(model.state_dict(), folder / f"weights-{worker.rank}.pt")
 
 
-@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
-    done = subprocess.run(
-        [*command, __file__, str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    start_crew(tmp_path, 2, main, tmp_path)
     facts = [json.loads((tmp_path / f"facts-{rank}.json").read_text()) for rank in range(2)]
     assert [item["rank"] for item in facts] == [0, 1]
     assert all(item["world"] == 2 and item["resumed"] for item in facts)
@@ -118,7 +112,3 @@ def test_precision_is_measured_where_it_can_matter(monkeypatch):
 def test_the_measurement_gives_a_ratio_and_is_made_once():
     gain = distributed.bf16_gain("cpu", 64)
     assert 0 < gain < 1000 and distributed.bf16_gain("cpu", 64) == gain
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -6,7 +6,10 @@ numbers were compared. A cell is its own first neighbour, as there: 15 neighbour
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 import scipy.sparse as sp
@@ -47,12 +50,24 @@ def nearest(embedding: NDArray[np.floating], k: int) -> Neighbors:
     return Neighbors(indices.astype(np.int64), distances)
 
 
+@functools.cache
+def load_umap() -> ModuleType:
+    """``umap``, whose loops are compiled once and kept on disk; it would compile them in each process, for 10 s."""
+    import umap
+    from umap import layouts, umap_, utils
+
+    loops = [(umap_, "smooth_knn_dist"), (umap_, "compute_membership_strengths"), (utils, "fast_knn_indices")]
+    loops += [(layouts, "_nb_optimize_layout_euclidean_single_epoch")]
+    for module, name in loops:
+        with contextlib.suppress(AttributeError, RuntimeError):  # of another version; no folder for compiled code
+            getattr(module, name).enable_caching()
+    return umap
+
+
 def fuzzy_graph(neighbors: Neighbors) -> sp.csr_matrix:
     """UMAP's symmetric weighted graph, the one that Leiden runs on in scanpy."""
-    from umap.umap_ import fuzzy_simplicial_set
-
     n, k = neighbors.indices.shape
-    graph, *_ = fuzzy_simplicial_set(
+    graph, *_ = load_umap().umap_.fuzzy_simplicial_set(
         sp.coo_matrix((n, 1)),
         k,
         None,

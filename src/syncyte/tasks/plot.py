@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from syncyte.errors import DataError, unknown
+from syncyte.metrics.neighbors import load_umap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,9 +88,7 @@ def umap_coordinates(
         flat = np.zeros((len(usable), 2), dtype=np.float32)
         flat[:, : min(2, values.shape[1])] = values[:, :2]
         return usable, flat
-    from umap import UMAP
-
-    reducer = UMAP(n_neighbors=min(15, len(usable) - 1), init="pca", random_state=seed, n_jobs=1)
+    reducer = load_umap().UMAP(n_neighbors=min(15, len(usable) - 1), init="pca", random_state=seed, n_jobs=1)
     return usable, np.asarray(reducer.fit_transform(values), dtype=np.float32)
 
 

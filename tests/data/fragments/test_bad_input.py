@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import gzip
 import os
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
+from tests.processes import start
 
 import syncyte
 from syncyte.errors import ConfigError, DataError, GenomeError
@@ -207,21 +205,25 @@ def test_a_fault_leaves_an_older_file_as_it_was(bins, file, tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+def count_for_long(fragments, reference, out):
+    import syncyte.data.fragments.count as module
+
+    module.blocks = lambda path: time.sleep(600)
+    count(fragments, reference, out=out)
+
+
 def test_a_killed_process_leaves_nothing_under_the_name(bins, tmp_path):
     """Killed while it waits for the next block of text."""
     out, good = tmp_path / "out" / "x.h5ad", tmp_path / "good.tsv"
     good.write_text("chr1\t5\t10\tACGT-1\t1\n")
-    code = "import syncyte, time, syncyte.data.fragments.count as c; c.blocks = lambda path: time.sleep(600); "
-    code += f"syncyte.count_fragments({str(good)!r}, genome={str(bins.path)!r}, out={str(out)!r})"
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code])
+    process = start(count_for_long, good, bins.path, out)
     try:
         until = time.monotonic() + 60
         while time.monotonic() < until and not (out.parent.exists() and any(out.parent.iterdir())):
             time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
     finally:
         process.kill()
+        process.join()
     assert not out.exists()
     assert [path for path in out.parent.iterdir()], "it was not writing yet"
     count(good, bins, out=out)
