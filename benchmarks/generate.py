@@ -30,7 +30,7 @@ from syncyte.modalities import all_schemas
 from syncyte.recipes.train import configure, train_recipe
 from syncyte.tasks.compare_generate import compare_generation
 from syncyte.tasks.draw import Sampling
-from syncyte.tasks.generators import LABEL
+from syncyte.tasks.generators import LABEL, Training
 from syncyte.tasks.trained import Trained, load_trained
 
 COLUMNS = ["w2", "mmd2", "energy", "one_nn", "precision", "recall", "harmonic", "variance_ratio"]
@@ -106,6 +106,7 @@ def score(
     def make(table: pd.DataFrame, draw: int) -> sp.csr_matrix:
         return moments.sample(table[LABEL].to_numpy(), np.random.default_rng([seed, draw, 21]))
 
+    peers, model = scvi(counts, labels["reference"], seed) if options.peers else ({}, None)
     found = compare_generation(
         trained,
         f"syncyte {preset}",
@@ -113,17 +114,33 @@ def score(
         train,
         labels,
         how=Sampling(guidance=options.guidance),
-        peers=options.peers,
-        more={"negative binomial by label, moments": make},
+        more={"negative binomial by label, moments": make, **peers},
         seed=seed,
     )
     first, second = split_half(held.counts("rna"), np.random.default_rng(seed))
     halves = {"split loss": split_loss(trained, held, first, second)}
-    if options.peers:
-        from syncyte.baselines.deep_generate import ScviGenerator
-
-        halves["split loss, scVI"] = ScviGenerator(seed=seed).fit(counts, labels["reference"]).split_loss(first, second)
+    if model is not None:
+        halves |= {"split loss, scVI": model.split_loss(first, second), "scVI epochs": model.epochs}
     return found.table, found.utility, halves
+
+
+def scvi(counts: sp.csr_matrix, labels: np.ndarray, seed: int) -> tuple[dict[str, Any], Any]:
+    """scVI trained to early stopping: its prior, its posterior on training cells, a Gaussian by label on its codes."""
+    from syncyte.baselines.deep_generate import ScviGenerator
+
+    model, training = ScviGenerator(seed=seed).fit(counts, labels), Training(None, counts, labels)
+
+    def posterior(table: pd.DataFrame, draw: int) -> sp.csr_matrix:
+        rng = np.random.default_rng([seed, draw, 12])
+        return model.posterior_predictive(counts[training.rows(table[LABEL].to_numpy(), rng)], rng)
+
+    return {
+        "scVI prior": lambda table, draw: model.prior(len(table), np.random.default_rng([seed, draw, 11])),
+        "scVI posterior of training cells": posterior,
+        "scVI codes, Gaussian by label": lambda table, draw: model.per_type_gaussian(
+            table[LABEL].to_numpy(), np.random.default_rng([seed, draw, 13])
+        ),
+    }, model
 
 
 class Moments(PerTypeNegativeBinomial):

@@ -14,7 +14,7 @@ import pandas as pd
 from syncyte.report import sections as write
 from syncyte.report.base import Report, Section
 from syncyte.report.depth import depth_section
-from syncyte.report.generated import generation
+from syncyte.report.generated import generation, responses
 from syncyte.tasks.result import Evaluation
 
 TITLES = {
@@ -75,6 +75,8 @@ def _section(key: str, evaluation: Evaluation, tables: Mapping[str, pd.DataFrame
         return write.translation(key, own, arrays, model, {"note": text, **words}, more)
     if key == "generate" and own is not None:
         return generation(own, arrays, model, text, more)
+    if key == "perturb" and own is not None:
+        return responses(own, arrays, model, text, more)
     if key == "depth" and own is not None:
         return depth_section(own, tables.get("depth equal"), model, text)
     title = TITLES.get(key, f"{key[0].upper()}{key[1:]}")

@@ -1,6 +1,6 @@
-"""What a report says of generated cells: methods, genes real against generated, markers, and the price of guidance.
+"""What a report says of generated cells and of predicted responses: methods, genes, markers, the price of guidance.
 
-Leaves out: the scores (``tasks.compare_generate``).
+Leaves out: the scores (``tasks.compare_generate``, ``tasks.compare_perturb``).
 """
 
 from __future__ import annotations
@@ -47,6 +47,35 @@ def generation(table: pd.DataFrame, arrays: Arrays, model: str, text: str, more:
         verdicts=base.verdicts,
         data=data,
     )
+
+
+def responses(table: pd.DataFrame, arrays: Arrays, model: str, text: str, more: Mapping[str, pd.DataFrame]) -> Section:
+    """The section of predicted responses."""
+    base = sections.comparison("Responses", table, model, text, more, bars=4)
+    figures = dict(base.figures)
+    if "predicted" in arrays:
+        figures["Effects of the first unit, one point a gene: measured across, predicted up"] = effect_figure(arrays)
+    return Section(
+        base.title,
+        text=base.text,
+        tables=base.tables,
+        figures=figures,
+        compared=base.compared,
+        model=model,
+        verdicts=base.verdicts,
+    )
+
+
+def effect_figure(arrays: Arrays) -> Figure:
+    """Predicted against measured change of mean log values."""
+    figure = new_figure(4.8, 4.6)
+    axes = figure.subplots()
+    both = np.concatenate([arrays["measured"], arrays["predicted"]])
+    low, high = float(both.min()), float(both.max())
+    axes.plot([low, high], [low, high], color=INK, linewidth=0.8)
+    axes.scatter(arrays["measured"], arrays["predicted"], s=6, color=MODEL, alpha=0.4, linewidths=0)
+    dress(axes, "", "measured change of log1p CP10K", "predicted change")
+    return figure
 
 
 def gene_figure(arrays: Arrays) -> Figure:

@@ -35,7 +35,7 @@ from syncyte.tasks.trained import Trained
 MOST = 2_000  # cells of a half: the exact transport is cubic
 FEWEST = 20  # cells of a half
 GENES, AXES = 1_000, 30  # of the space in which cells are compared
-FLOOR, REAL = "real cells (floor)", "real"
+FLOOR, REAL = "real cells (oracle)", "real"
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ def compare_responses(
         scored[label] = bench.score(means).join(moved)
     halves = [split_controls(unit.perturbed, np.random.default_rng(seed))[0] for unit in units]
     half = np.stack([mean_logs(bench.counts[rows]) for rows in halves])
-    scored["half of the measured cells (ceiling)"] = bench.score(bench.start + half - bench.against)
+    scored["half of the measured cells (oracle)"] = bench.score(bench.start + half - bench.against)
     return _gather(scored, seed, scatter, sorted(set(notes)))
 
 

@@ -97,7 +97,7 @@ def evaluate_cells(
     name = f"{STEM} {trained.recipe['config']['preset']}"
     say = (lambda text: None) if quiet else (lambda text: print(f"evaluate: {text}", flush=True))
     work = Work(trained, name, held, known, batch_key, label_key, seed, say, notes=notes, most_features=most_features)
-    work.unclear, work.peers, work.genes = tuple(map(str, unclear)), peers, genes
+    work.unclear, work.peers, work.genes, work.given = tuple(map(str, unclear)), peers, genes, cells
     _note_peers(work)
     _note_unclear(work)
     scorers: dict[str, Callable[[Work], None]] = {"annotate": _annotate, "embed": _embed, "integrate": _integrate}

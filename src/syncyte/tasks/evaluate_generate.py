@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from syncyte.baselines.prediction import column_means, log_cp10k
 from syncyte.errors import ConfigError, DataError, unknown
 from syncyte.metrics.distribution import score_sets
+from syncyte.models.conditions import as_text
 from syncyte.tasks.compare_generate import FLOOR, REAL, Comparison, Ground, compare_generation
 from syncyte.tasks.compare_perturb import compare_responses
 from syncyte.tasks.draw import Sampling, coder_of
@@ -130,14 +131,21 @@ def score_perturbation(work: Work, asked: str | None = None) -> None:
         raise ConfigError(f"--perturbation {asked}: expected KEY=CONTROL, such as condition=ctrl.")
     if key not in work.held.obs.columns:
         raise DataError(unknown("obs column of the held-out cells", key, work.held.obs.columns))
+    assert work.given is not None
+    # control cells may be of the training: the measured shift is taken against others than those predicted from
+    fresh = work.given.names.isin(work.held.names) | (as_text(work.given.obs[key]) == control).to_numpy()
+    held = work.trained.align(work.given.take(np.flatnonzero(fresh)))
     ground = Ground.fit(work.reference.counts(work.trained.modalities[0]), work.seed)
-    found = compare_responses(
-        work.trained, work.name, work.held, key, control, ground=ground, seed=work.seed, say=work.say
-    )
+    try:
+        found = compare_responses(
+            work.trained, work.name, held, key, control, ground=ground, seed=work.seed, say=work.say
+        )
+    except DataError as error:  # the rest of the evaluation stands
+        work.notes.append(f"WARNING: responses are not scored. {error}")
+        return
     work.tables["perturb"] = found.table
     work.tables["perturb intervals"] = found.intervals
-    work.tables["perturb units"] = found.units.set_index(["method", "context", "perturbation"])[[]].join(
-        found.units.set_index(["method", "context", "perturbation"])[["pearson_delta", "pearson_delta_reference"]]
-    )
+    units = found.units.set_index(["method", "context", "perturbation"]).index.map(lambda key: ", ".join(map(str, key)))
+    work.tables["perturb units"] = found.units[["pearson_delta", "pearson_delta_reference"]].set_index(units)
     work.arrays["perturb"] = found.scatter
     work.text["perturb"] = " ".join([RESPONSES, *found.notes])

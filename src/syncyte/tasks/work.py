@@ -25,7 +25,8 @@ FEWEST = 20  # cells
 class Work:
     """What is evaluated, and what was found so far.
 
-    ``held`` and ``reference`` are aligned; ``labels`` and ``batches`` are of the held-out cells, missing ones ``""``.
+    ``held`` and ``reference`` are aligned, ``given`` are the cells to be scored before those of the reference were left
+    out; ``labels`` and ``batches`` are of the held-out cells, missing ones ``""``.
     """
 
     trained: Trained
@@ -44,6 +45,7 @@ class Work:
     unclear: tuple[str, ...] = ()
     peers: bool = False
     genes: pd.DataFrame | None = None
+    given: Cells | None = None
 
     def labels_of(self, cells: Cells) -> NDArray[Any] | None:
         """Labels of some cells, ``""`` where missing or unclear; None without a label column."""
