@@ -314,8 +314,7 @@ def evaluate(
     reference
         Cells the baselines are fitted on: those the run was trained on.
     batch_key, label_key, unclear
-        Those the run was trained with, by default; labels that mean no class (doublets, unassigned): their cells count
-        as unlabelled.
+        Those the run was trained with, by default; labels that mean no class: their cells count as unlabelled.
     peers
         Also train MultiVI, scVI, scANVI, CellTypist, PeakVI, PoissonVI, SnapATAC2, where installed: minutes to hours.
     perturbation

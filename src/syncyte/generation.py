@@ -85,6 +85,8 @@ def perturb(
     control: str,
     target: Sequence[str] | str,
     method: str = "regression",
+    reference: Any = None,
+    of: str | None = None,
     steps: int = 8,
     guidance: float = 1.0,
     settings: Sequence[str] = (),
@@ -98,17 +100,19 @@ def perturb(
     layer: str | None = None,
     force: bool = False,
 ) -> Perturbed:
-    """Predict how control cells respond to a perturbation that a ``scldm`` run was trained on, or to a like one.
+    """Predict how control cells respond to a perturbation that was measured in other cells, or to a like one.
 
     Parameters
     ----------
-    cells
-        Control cells, see ``read``; those of other values of ``key`` are left out.
-    key, control, target
-        Condition, its value in control cells, and the values to predict; ``A+B`` puts two on together.
+    cells, key, control, target
+        Control cells, see ``read`` (those of other values of ``key`` are left out); condition, its value in control
+        cells, and the values to predict: ``A+B`` puts two on together.
     method
         ``regression`` (effects on the expected shares of each cell), ``transport`` (its code carried along
         the flow), ``flow`` (new cells from noise).
+    reference, of
+        For runs of ``clm_x``, which keep no perturbed cells: these and their controls, and the modality to predict. The
+        output then holds expected values, no counts.
     steps, guidance, settings
         How the flow is followed, see ``generate``.
     features
@@ -119,18 +123,20 @@ def perturb(
     """
     from syncyte.tasks.generate import read_sampling
     from syncyte.tasks.perturb import perturb_cells
+    from syncyte.tasks.perturb_expected import perturb_expected
     from syncyte.tasks.trained import together
 
     del quiet
-    table = None if features is None else read_features([f"{key}={features}"])[key]
-    targets = [target] if isinstance(target, str) else list(target)
+    asked: dict[str, Any] = {"key": key, "control": control, "seed": seed, "out": None if out is None else Path(out)}
+    asked["targets"] = [target] if isinstance(target, str) else list(target)
+    asked["features"] = None if features is None else read_features([f"{key}={features}"])[key]
 
     def work(trained: Trained) -> Perturbed:
         check_out(out)
         given = open_data(cells, modality, genome, layer, force)
-        how = read_sampling(steps, guidance, settings)
-        place = None if out is None else Path(out)
-        asked: dict[str, Any] = {"key": key, "control": control, "targets": targets, "method": method}
-        return perturb_cells(trained, given, **asked, how=how, features=table, out=place, seed=seed)
+        if trained.can("decodes"):
+            known = None if reference is None else open_data(reference, modality, genome, layer, force)
+            return perturb_expected(trained, given, known, of=of, **asked)
+        return perturb_cells(trained, given, method=method, how=read_sampling(steps, guidance, settings), **asked)
 
     return together(run, device, work)

@@ -11,7 +11,7 @@ Leaves out: cells (``tasks.respond``), simpler rules (``response``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -69,9 +69,13 @@ class EffectModel:
         Value that effects are told against.
     features
         Feature vectors by perturbation, seen or not; empty for none.
+    profiles
+        What contexts are compared by, a vector each; by default their control means.
     """
 
-    def __init__(self, groups: Groups, control: str, features: pd.DataFrame) -> None:
+    def __init__(
+        self, groups: Groups, control: str, features: pd.DataFrame, profiles: Mapping[str, Numbers] | None = None
+    ) -> None:
         table, means = groups.table, groups.means.astype(np.float64)
         noise = groups.variances.astype(np.float64) / np.maximum(groups.cells - 1, 1)[:, None]
         base = {row.context: i for i, row in enumerate(table.itertuples()) if row.perturbation == control}
@@ -81,7 +85,7 @@ class EffectModel:
             if row.perturbation != control and row.context in base
         ]
         self.features = features
-        self.control_means = {context: means[i] for context, i in base.items()}
+        self.profiles = {context: means[i] for context, i in base.items()} if profiles is None else dict(profiles)
         self.perturbations = [str(table["perturbation"].iloc[i]) for i, _ in pairs]
         self.contexts = [str(table["context"].iloc[i]) for i, _ in pairs]
         self.values = np.stack([means[i] - means[j] for i, j in pairs]) if pairs else np.zeros((0, means.shape[1]))
@@ -90,9 +94,9 @@ class EffectModel:
         self.depths = np.array([float(groups.totals[i] - groups.totals[j]) for i, j in pairs])
         if not pairs:
             return
-        profiles = np.stack(list(self.control_means.values()))
-        self.middle = profiles.mean(axis=0)
-        self.size = max(float(((profiles - self.middle) ** 2).sum(axis=1).mean()), 1e-9)
+        known = np.stack(list(self.profiles.values()))
+        self.middle = known.mean(axis=0)
+        self.size = max(float(((known - self.middle) ** 2).sum(axis=1).mean()), 1e-9)
         signal = float((self.values**2).mean() - self.noise.mean())
         self.signal = max(signal, 0.05 * float(self.noise.mean()), 1e-8) / (BASE + 1)
         self.over_contexts = self._choose(self._folds(self.contexts))
@@ -103,10 +107,10 @@ class EffectModel:
         """Perturbations with an effect."""
         return sorted(set(self.perturbations))
 
-    def effect(self, name: str, context: str, control_mean: Numbers) -> Effect:
-        """Effect of a perturbation, seen or not, in a context with these control cells."""
+    def effect(self, name: str, profile: Numbers) -> Effect:
+        """Effect of a perturbation, seen or not, in a context with this profile (the mean of its control cells)."""
         weights = self.over_contexts if name in self.perturbations else self.over_perturbations
-        cross, own = self._cross(name, context, control_mean, weights)
+        cross, own = self._cross(name, profile, weights)
         inverse = np.linalg.inv(self._kernel(weights) + np.diag(self.noise))
         gain = cross @ inverse
         scale = self.gene_noise.mean(axis=0) / max(self.noise.mean(), 1e-12)  # features differ in how noisy they are
@@ -149,16 +153,15 @@ class EffectModel:
         return loss
 
     def _kernel(self, weights: Weights) -> Numbers:
-        profiles = np.stack([self.control_means[context] for context in self.contexts])
+        profiles = np.stack([self.profiles[context] for context in self.contexts])
         contexts = BASE + weights.context * self._alike(profiles, profiles)
         return self.signal * contexts * self._same(self.perturbations, self.perturbations, weights)
 
-    def _cross(self, name: str, context: str, control_mean: Numbers, weights: Weights) -> tuple[Numbers, float]:
+    def _cross(self, name: str, profile: Numbers, weights: Weights) -> tuple[Numbers, float]:
         """Covariance of a new effect with all measured ones, and its variance."""
-        del context
-        profiles = np.stack([self.control_means[one] for one in self.contexts])
-        alike = self._alike(control_mean[None], profiles)[0]
-        own = BASE + weights.context * float(self._alike(control_mean[None], control_mean[None])[0, 0])
+        profiles = np.stack([self.profiles[one] for one in self.contexts])
+        alike = self._alike(profile[None], profiles)[0]
+        own = BASE + weights.context * float(self._alike(profile[None], profile[None])[0, 0])
         same = self._same([name], self.perturbations, weights)[0]
         return self.signal * (BASE + weights.context * alike) * same, self.signal * own * float(
             self._same([name], [name], weights)[0, 0]

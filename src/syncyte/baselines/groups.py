@@ -6,7 +6,7 @@ without its data. Leaves out: effects (``effects``), cells.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,7 @@ class Groups:
     totals
         ``(groups,)`` mean log total count.
     means, variances
-        ``(groups, f)`` of log1p CP10K over the cells.
+        ``(groups, f)`` of log1p CP10K (or what else was ``observed``) over the cells.
     """
 
     table: pd.DataFrame
@@ -42,7 +42,12 @@ class Groups:
     variances: NDArray[np.float32]
 
     @classmethod
-    def fit(cls, blocks: Iterable[tuple[NDArray[np.int64], sp.csr_matrix]], labels: pd.DataFrame) -> Groups | None:
+    def fit(
+        cls,
+        blocks: Iterable[tuple[NDArray[np.int64], sp.csr_matrix]],
+        labels: pd.DataFrame,
+        observed: Callable[[sp.csr_matrix], sp.csr_matrix] = log_cp10k,
+    ) -> Groups | None:
         """Sum up cells; None where there are too many groups to be kept.
 
         Parameters
@@ -51,6 +56,8 @@ class Groups:
             Pairs of row numbers into ``labels`` and counts; every row once.
         labels
             Text labels of all cells, one column an attribute.
+        observed
+            Counts to the values that are averaged.
         """
         grouped = labels.groupby(list(labels.columns), sort=True)
         codes, size = grouped.ngroup().to_numpy(), grouped.size()
@@ -62,7 +69,7 @@ class Groups:
                     return None
                 sums, squares = np.zeros((2, len(size), counts.shape[1]))
             member = sp.csr_matrix((np.ones(len(rows)), (codes[rows], np.arange(len(rows)))), (len(size), len(rows)))
-            logs = log_cp10k(counts).astype(np.float64)
+            logs = observed(counts).astype(np.float64)
             for total, values in ((sums, logs), (squares, logs.power(2))):
                 part = (member @ values).tocoo()
                 total[part.row, part.col] += part.data

@@ -118,6 +118,11 @@ def perturb(
     ],
     out: options.Out,
     method: Annotated[Method, typer.Option("--method", help="How it is predicted.")] = Method.regression,
+    reference: Annotated[
+        list[Path] | None,
+        typer.Option("--reference", metavar="DATA", help="For clm_x runs: perturbed cells and their controls."),
+    ] = None,
+    of: Annotated[str | None, typer.Option("--of", metavar="NAME", help="For clm_x runs: modality to predict.")] = None,
     steps: Steps = 8,
     guidance: Guidance = 1.0,
     settings: Settings = None,
@@ -139,8 +144,9 @@ def perturb(
     syncyte perturb run controls.h5ad --key condition --control ctrl --target stim --out predicted.h5ad
     syncyte perturb run controls.h5ad --key perturbation --control NT --target STAT1 --target STAT1+IRF1 --out p.h5ad
     syncyte perturb run controls.h5ad --key drug --control none --target X7 --features drugs.csv --out p.h5ad
+    syncyte perturb clm_x_run controls.h5mu --reference train.h5mu --key drug --control none --target X1 --out p.h5ad
     """
-    made = options.call("perturb", options.plain(locals(), "settings", "target"))
+    made = options.call("perturb", options.plain(locals() | {"reference": reference or None}, "settings", "target"))
     facts = getattr(made, "facts", {})
     options.note(facts.get("notes", ()), quiet)
     options.say(f"Wrote {out} and {out.with_suffix('.effects.csv')}", quiet)

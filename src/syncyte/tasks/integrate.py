@@ -57,10 +57,8 @@ def integrate_cells(
         ``obs`` column of the technical batch. Cells without a value are decoded with the mean batch and not shifted.
     seed
         Of the autoencoder and of clustering.
-    quiet
-        Nothing is printed either way.
-    batch_size
-        Cells embedded at once.
+    quiet, batch_size
+        Nothing is printed either way; cells embedded at once.
     decoder
         Whether to fit the conditional autoencoder, by default from 1,000 cells on; else only the mixture is.
     adversary
@@ -71,6 +69,7 @@ def integrate_cells(
     Result
         ``obsm["X_syncyte_integrated"]``; ``metrics`` hold the batch mixing before and after (see ``batch_mixing``).
     """
+    trained.need_capability("decodes", "integrate technical batches")
     del quiet
     column = cells.column(batch_key)
     aligned = trained.align(cells)

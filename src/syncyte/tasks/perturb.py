@@ -137,7 +137,8 @@ def perturb_cells(
         )
         notes += [f"{target}: {words}" for words in responses[target].words]
     obs = _table(some.obs, some.names, key, control, responses)
-    effects = pd.concat([_effects(target, one, trained) for target, one in responses.items()])
+    genes = trained.vocabularies[name].index.astype(str)
+    effects = pd.concat([effect_table(target, one.effect, one.error, genes) for target, one in responses.items()])
     facts: dict[str, Any] = {"key": key, "control": control, "targets": list(targets), "method": method, "notes": notes}
     facts |= {"sampling": (how or Sampling()).model_dump(), "cells": len(rows), "seed": seed}
     var = trained.vocabularies[name]
@@ -176,12 +177,11 @@ def _table(obs: pd.DataFrame, names: pd.Index, key: str, control: str, responses
     return table.assign(**{key: pd.Categorical(table[key].astype(str))})
 
 
-def _effects(target: str, response: Response, trained: Trained) -> pd.DataFrame:
-    """Effects of one target by gene, strongest evidence first."""
-    error = response.error + 1e-6
-    z = response.effect / error
-    genes = trained.vocabularies[trained.modalities[0]].index.astype(str)
-    table = pd.DataFrame({"target": target, "gene": genes, "effect": response.effect, "error": error, "z": z})
-    table["sign"] = np.where(np.abs(z) > 2, np.sign(response.effect), 0).astype(int)
+def effect_table(target: str, value: NDArray[np.float64], error: NDArray[np.float64], genes: pd.Index) -> pd.DataFrame:
+    """Effects of one target by feature, strongest evidence first."""
+    error = error + 1e-6
+    z = value / error
+    table = pd.DataFrame({"target": target, "gene": np.asarray(genes), "effect": value, "error": error, "z": z})
+    table["sign"] = np.where(np.abs(z) > 2, np.sign(value), 0).astype(int)
     table = table.iloc[np.argsort(-np.abs(z), kind="stable")].reset_index(drop=True)
     return table.assign(rank=np.arange(1, len(table) + 1))

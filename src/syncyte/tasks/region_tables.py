@@ -110,6 +110,7 @@ def list_regions(
     places
         ``genes``: all genes of a reference; ``starts``: of those the run knows (``compare_translate.gene_starts``).
     """
+    trained.need_capability("decodes", "list regions")
     places = places or {}
     named = [genes] if isinstance(genes, str) else list(genes) if genes else None
     if named and modality_of(trained, "gene") is None:

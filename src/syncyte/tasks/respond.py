@@ -72,9 +72,9 @@ class Book:
         columns = [table[name].astype(str) if name in table.columns else missing for name in self.contexts]
         return pd.concat(columns, axis=1).agg(" | ".join, axis=1).to_numpy()
 
-    def effect(self, target: Target, context: str, control_mean: NDArray[np.float64]) -> Effect:
-        """Effect of a target in a context; combinations add."""
-        found = [self.effects.effect(part, context, control_mean) for part in target]
+    def effect(self, target: Target, profile: NDArray[np.float64]) -> Effect:
+        """Effect of a target in a context with this profile; combinations add."""
+        found = [self.effects.effect(part, profile) for part in target]
         if len(found) == 1:
             return found[0]
         value = np.sum([one.value for one in found], axis=0)
@@ -204,7 +204,7 @@ def predict_response(
     contexts, logs = book.context_of(table), log_cp10k(counts)
     effects = {}
     for context in np.unique(contexts):
-        effects[context] = book.effect(parts, context, column_means(logs[contexts == context]))
+        effects[context] = book.effect(parts, column_means(logs[contexts == context]))
     share = {context: float(np.mean(contexts == context)) for context in effects}
     error = np.sqrt(np.sum([share[context] * one.error**2 for context, one in effects.items()], axis=0))
     if method == "regression":

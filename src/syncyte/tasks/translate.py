@@ -33,6 +33,7 @@ Block = NDArray[np.float32] | sp.csr_matrix
 
 def source_cells(trained: Trained, cells: Cells, source: str, target: str) -> Cells:
     """Cells that have the source, aligned, with nothing but the source in them."""
+    trained.need_capability("decodes", "translate")
     for name in (source, target):
         trained.need(name)
     if source == target:
