@@ -65,6 +65,16 @@ def tiny_run(tiny_data: MuData, tmp_path_factory: pytest.TempPathFactory) -> Tra
     return train_tiny(tiny_data, tmp_path_factory.mktemp("tiny") / "RUN")
 
 
+@pytest.fixture(scope="session")
+def tiny_sets_run(tiny_data: MuData, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """One set model of the RNA, trained long enough to know types and batches; not to be changed."""
+    from tests.tiny import train_tiny_sets
+
+    longer = ["stages.autoencode.epochs=25", "stages.autoencode.lr=5e-3", "sizes.dropout=0"]
+    longer += ["stages.flow.epochs=60", "stages.flow.lr=4e-3"]
+    return train_tiny_sets(tiny_data, tmp_path_factory.mktemp("sets") / "RUN", settings=longer)
+
+
 def _is_local(host: object) -> bool:
     if host in ("", "localhost", None):
         return True

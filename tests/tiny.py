@@ -37,6 +37,13 @@ def train_tiny(data: Any, out: Path, **options: Any) -> Trained:
     return syncyte.train("clm_x", data, out=out, **chosen)
 
 
+def train_tiny_sets(data: Any, out: Path, **options: Any) -> Trained:
+    """The same of a set model, asked for type, technical batch and a number; options as above."""
+    keys = {"label_key": "cell_type", "condition_keys": ("batch", "pseudotime")}
+    chosen = {"preset": "tiny", "device": "cpu", "quiet": True, **keys, **options}
+    return syncyte.train("scldm", data, out=out, **chosen)
+
+
 def linear_start(data: MuData, **options: Any) -> tuple[LinearStart, dict[str, sp.csr_matrix]]:
     """Linear start on all cells, and the counts it was fitted on."""
     cells = cells_of(data).only([name for name in ("rna", "atac") if name in data.mod])

@@ -108,11 +108,9 @@ def perturb(
         Control cells, see ``read`` (those of other values of ``key`` are left out); condition, its value in control
         cells, and the values to predict: ``A+B`` puts two on together.
     method
-        ``regression`` (effects on the expected shares of each cell), ``transport`` (its code carried along
-        the flow), ``flow`` (new cells from noise).
+        ``regression`` on measured effects, ``transport`` of codes along the flow, ``flow`` from noise.
     reference, of
-        For runs of ``clm_x``, which keep no perturbed cells: these and their controls, and the modality to predict. The
-        output then holds expected values, no counts.
+        For runs of ``clm_x``: perturbed cells with their controls, and the modality to predict, as expected values.
     steps, guidance, settings
         How the flow is followed, see ``generate``.
     features
