@@ -107,15 +107,13 @@ def perturb(
     cells, key, control, target
         Control cells, see ``read`` (those of other values of ``key`` are left out); condition, its value in control
         cells, and the values to predict: ``A+B`` puts two on together.
-    method
-        ``regression`` on measured effects, ``transport`` of codes along the flow, ``flow`` from noise.
+    method, steps, guidance, settings
+        ``regression`` on measured effects, ``transport`` of codes along the flow, ``flow`` from noise, see ``generate``.
     reference, of
         For runs of ``clm_x``: perturbed cells with their controls, and the modality to predict, as expected values.
-    steps, guidance, settings
-        How the flow is followed, see ``generate``.
     features
-        Table (.csv or .tsv, names first) of feature vectors of targets; where some targets are genes of the run, their
-        vectors in its decoder are used without one. Targets without either get the mean effect, and a note.
+        Table (.csv or .tsv, names first) of vectors of targets; else genes have theirs in the decoder. Targets without
+        get the mean effect, and a note.
     out
         ``.h5ad`` of the control cells as they are and the predicted ones; effects go to ``.effects.csv`` beside it.
     """
