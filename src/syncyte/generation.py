@@ -108,7 +108,7 @@ def perturb(
         Control cells, see ``read`` (those of other values of ``key`` are left out); condition, its value in control
         cells, and the values to predict: ``A+B`` puts two on together.
     method, steps, guidance, settings
-        ``regression`` on measured effects, ``transport`` of codes along the flow, ``flow`` from noise, see ``generate``.
+        ``regression`` on measured effects, ``transport`` of codes along the flow, ``flow`` from noise (``generate``).
     reference, of
         For runs of ``clm_x``: perturbed cells with their controls, and the modality to predict, as expected values.
     features

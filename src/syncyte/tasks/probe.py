@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from syncyte.baselines.encode import CLIP, axis_widths
 from syncyte.baselines.residual import Residual, ResidualMatrix
 from syncyte.data.cells import Cells
+from syncyte.modalities import modalities
 from syncyte.models.cell import everything
 from syncyte.tasks.calibrate import fit_temperature, log_loss, temper
 from syncyte.tasks.labelled import FEW_LABELS, Labelled
@@ -103,10 +104,7 @@ class Profiles:
 
     def __init__(self, trained: Trained, labelled: Labelled) -> None:
         self.tables: dict[str, NDArray[np.float32]] = {}
-        self.residuals: dict[str, tuple[Residual, NDArray[np.float32]]] = {}
-        if not trained.can("decodes"):  # codes of a set model are all there is to read
-            return
-        self.residuals = {name: _residual(trained.model.paths[name]) for name in labelled.cells.modalities}
+        self.residuals = {name: _residual(trained, name) for name in labelled.cells.modalities}
         hot = np.eye(len(labelled.classes), dtype=np.float32)[labelled.codes]
         # classes weigh by the root of their size; the common mean drops out
         target = (hot - hot.mean(axis=0)) / np.sqrt(np.maximum(hot.sum(axis=0), 1))
@@ -121,9 +119,7 @@ class Profiles:
             self.tables[name] = table
 
     def scores(self, cells: Cells, name: str) -> NDArray[np.float32]:
-        """``(n, parts, c)`` scores of cells; no class at all where the model has no profiles."""
-        if not self.tables:
-            return np.zeros((len(cells), 1, 0), dtype=np.float32)
+        """``(n, parts, c)`` scores of cells."""
         table = self.tables[name]
         folds, features, classes = table.shape
         flat = np.ascontiguousarray(table.transpose(1, 0, 2).reshape(features, folds * classes))
@@ -135,8 +131,12 @@ class Profiles:
         return scores
 
 
-def _residual(path: Any) -> tuple[Residual, NDArray[np.float32]]:
-    """The path's scaling for sparse matrices, and its centre."""
+def _residual(trained: Trained, name: str) -> tuple[Residual, NDArray[np.float32]]:
+    """The scaling of a modality for sparse matrices, and its centre."""
+    if not trained.can("decodes"):  # the centre cancels out of class profiles
+        share = trained.arrays["share"].astype(np.float64)
+        return Residual.from_share(modalities[name].residual, share / share.sum()), np.zeros(len(share), np.float32)
+    path = trained.model.paths[name]
     share, nodes, zero, center = (
         value.detach().cpu().numpy() for value in (path.share, path.nodes, path.zero, path.center)
     )
@@ -202,11 +202,10 @@ class Probe:
     def choose(self) -> Choice:
         """Blocks of one modality after the other, then penalty and class weights, on the held folds."""
         # the more labels, the more can be learned beside the order of the axes; few are not asked to tell which
-        blocks = BLOCKS if all(one.scores.shape[2] for one in self.evidence.values()) else (("latents",),)
-        usual = blocks[0] if len(self.labelled.codes) >= FEW_LABELS else blocks[-1]
+        usual = BLOCKS[0] if len(self.labelled.codes) >= FEW_LABELS else ("axes",)
         choice = self._scored(_first(dict.fromkeys(self.evidence, usual)))
         for name in self.evidence:  # given those of the others: what one lacks, another may bring
-            others = [self._scored(_first({**choice.blocks, name: one})) for one in blocks]
+            others = [self._scored(_first({**choice.blocks, name: one})) for one in BLOCKS]
             best = min(others, key=lambda trial: trial.loss)
             choice = best if best.loss < BETTER * choice.loss else choice
         narrow = any("axes" in blocks for blocks in choice.blocks.values())
