@@ -95,13 +95,13 @@ def small() -> SetRecipe:
 
 
 def base() -> SetRecipe:
-    """Queries read all genes, all genes ask back, and a transformer of six layers over the codes."""
+    """Queries read all genes, all genes ask back, and a transformer of four layers over the codes."""
     return _recipe(
         "base",
         groups=512,
         decoded=512,
         sizes={"latents": 32, "queries": 16, "width": 48, "heads": 4, "layers": 2, "unpool": True},
-        flow={"width": 256, "layers": 6, "tokens": 17, "heads": 8},
+        flow={"width": 192, "layers": 4, "tokens": 17, "heads": 6},
     )
 
 
