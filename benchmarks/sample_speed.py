@@ -67,7 +67,8 @@ def main() -> None:
     text = "| | " + " | ".join(result.columns) + " |\n" + "|---" * (len(result.columns) + 1) + "|\n"
     for key, row in result.iterrows():
         text += f"| {key} | " + " | ".join("-" if not np.isfinite(v) else f"{v:,.4g}" for v in row) + " |\n"
-    text += f"\nHeun 8 is {gain:.1f} times as fast as dopri5 at {ratio:.1f} times fewer evaluations ({gain / ratio:.2f}).\n"
+    text += f"\nHeun 8 is {gain:.1f} times as fast as dopri5 at {ratio:.1f} times fewer evaluations"
+    text += f" ({gain / ratio:.2f}).\n"
     text += f"\nPeak Python memory of drawing 1,000 and {options.cells:,} cells: {memory(trained, asked)} MB.\n"
     print(text)
     if options.out:
