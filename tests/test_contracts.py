@@ -27,10 +27,13 @@ from syncyte.data.split import Split
 from syncyte.modalities import Layout, Tokenizer, all_schemas, modalities
 from syncyte.models.assemble import CellSpec, describe_start, empty_model, fill_from_start
 from syncyte.models.cell import CellModel, everything, without
+from syncyte.models.conditions import ConditionCoder, Shares, describe_attributes
 from syncyte.nn.likelihood import likelihoods
 from syncyte.objectives.masked import Augmented, MaskedShare, MaskedWhole, objectives
+from syncyte.objectives.sets import CountElbo
 from syncyte.recipes.base import assemble, recipes
 from syncyte.recipes.train import configure
+from syncyte.recipes.train_sets import SetRecipe, assemble_sets
 from syncyte.tasks.translate import predictions, source_cells
 from syncyte.types import Loss, Schema
 
@@ -112,11 +115,31 @@ def test_objective(case, name, training):
 # --- recipes ---------------------------------------------------------------------------------------------------------
 
 
+def set_preset(config: SetRecipe, data: MuData) -> None:
+    """Its model starts at the mean shares and at no velocity, and its first objective gives a loss."""
+    cells = cells_of(data).only(["rna"])
+    split = Split(np.arange(0, 200), np.arange(200, 240), "random", "x")
+    attributes = describe_attributes(cells.obs, ["cell_type"], split.train)
+    coder, shares = ConditionCoder(attributes), Shares.of(cells.obs, attributes, 0)
+    built = assemble_sets(config, cells, split, coder, shares, [], 0)
+    batch = batch_of({"rna": built.tokenizer}, {"rna": cells.counts("rna", np.arange(3))})
+    with torch.no_grad():
+        share = built.model.eval().log_shares(torch.zeros(1, built.model.components)).exp()[0].numpy()
+        assert np.corrcoef(np.log(share), np.log(built.tokenizer.share))[0, 1] > 0.9
+        condition = coder.tensors(coder.arrays(cells.obs.iloc[:3]))
+        state = torch.randn(3, built.model.flow.coordinates)
+        assert not built.model.flow(state, torch.rand(3), condition).any()
+        loss = CountElbo("rna")(built.model, batch, torch.Generator().manual_seed(0))
+    assert torch.isfinite(loss.total) and set(loss.parts) == {"reconstruction", "kl"}
+
+
 @pytest.mark.parametrize(("name", "preset"), PRESETS)
 def test_preset(tiny_data, name, preset):
     """Its configuration survives JSON, its model predicts as the linear model, and its objectives give losses."""
     recipe, config = recipes[name], configure(name, preset)
     assert type(config).parse(config.model_dump(mode="json")) == config and config.preset == preset
+    if recipe.parts is None:
+        return set_preset(config, tiny_data)
     cells = cells_of(tiny_data).only(("atac",) if config.sizes.published else recipe.modalities)
     split = Split(np.arange(0, 200), np.arange(200, 240), "random", "x")
     assembled = assemble(config, cells, split, "batch", 0)
