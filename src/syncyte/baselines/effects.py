@@ -12,7 +12,7 @@ Leaves out: cells (``tasks.respond``), simpler rules (``response``).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -99,8 +99,10 @@ class EffectModel:
         self.size = max(float(((known - self.middle) ** 2).sum(axis=1).mean()), 1e-9)
         signal = float((self.values**2).mean() - self.noise.mean())
         self.signal = max(signal, 0.05 * float(self.noise.mean()), 1e-8) / (BASE + 1)
-        self.over_contexts = self._choose(self._folds(self.contexts))
-        self.over_perturbations = self._choose(np.array(self.perturbations))
+        several = len(set(self.perturbations)) > 1
+        self.over_perturbations = self._choose(np.array(self.perturbations), Weights(0.0, float(several), 0.0))
+        # with hardly a context to leave out, what perturbations share is still known
+        self.over_contexts = self._choose(self._folds(self.contexts), replace(self.over_perturbations, context=0.0))
 
     @property
     def names(self) -> list[str]:
@@ -125,10 +127,9 @@ class EffectModel:
         first = np.array([context.split(" | ")[0] for context in contexts])
         return first if len(set(first)) > 1 else np.array(contexts)
 
-    def _choose(self, folds: NDArray[np.str_]) -> Weights:
-        """Weights whose predictions of left-out folds err least; those of no likeness where there is but one fold."""
+    def _choose(self, folds: NDArray[np.str_], plain: Weights) -> Weights:
+        """Weights whose predictions of left-out folds err least; ``plain`` ones with fewer than three folds."""
         several, described = len(set(self.perturbations)) > 1, len(self.features.columns) > 0
-        plain = Weights(0.0, 1.0 if several else 0.0, 0.0)
         rows = np.arange(len(self.values))
         if len(set(folds)) < 3:
             return plain

@@ -76,7 +76,7 @@ def write_blocks(
 
 def gather_blocks(rows: int, make: Make, size: int) -> sp.csr_matrix:
     """The same counts in memory."""
-    blocks = [make(first, min(first + size, rows)) for first in range(0, rows, size)]
+    blocks = [sp.csr_matrix(make(first, min(first + size, rows)), dtype=np.int32) for first in range(0, rows, size)]
     return sp.vstack(blocks, format="csr")
 
 

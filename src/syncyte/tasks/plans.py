@@ -63,12 +63,12 @@ def read_where(pairs: Sequence[str] | Mapping[str, Any], attributes: Mapping[str
         if key not in attributes:
             raise DataError(unknown("condition of this run", key, attributes))
         one = attributes[key]
-        if not one.categorical:
+        if not one.categorical and value != "":
             try:
                 asked[key] = float(value)
             except ValueError:
                 raise DataError(f"{key!r} is a number in this run (mean {one.mean:.4g}); found {value!r}.") from None
-        elif str(value) not in [*one.levels, ""]:
+        elif value != "" and str(value) not in one.levels:
             raise DataError(unknown(f"value of {key!r}", str(value), one.levels))
         else:
             asked[key] = str(value)
@@ -130,7 +130,7 @@ def plan_between(
             f"--between is given twice (from, to), with at least 2 --stops; found {len(ends)} ends and {stops} stops."
         )
     first_plan, last_plan = (plan_new(trained, n, end, how, seed) for end in ends)
-    begin, end = first_plan.points(0, n), last_plan.points(0, n)
+    begin, end = _stretch(first_plan, 0, n), _stretch(last_plan, 0, n)
     place = np.repeat(np.linspace(0, 1, stops), n)
     which = np.tile(np.arange(n), stops)
     obs = pd.DataFrame(
