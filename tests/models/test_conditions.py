@@ -66,6 +66,8 @@ def test_columns_that_can_teach_nothing_are_refused():
         describe_attributes(table, ["flat"], train)
     with pytest.raises(DataError, match="'once' is the same number"):
         describe_attributes(table, ["once"], train)
+    with pytest.raises(DataError, match="'dose' is a number, and --features describes labels"):
+        describe_attributes(table, ["dose"], train, {"dose": VECTORS})
     with pytest.raises(DataError, match="No training cell has a value in 'empty'"):
         describe_attributes(table, ["empty"], train)
     with pytest.raises(DataError, match=r"names x, y \.\.\., none of which is a value of 'gene' \(ctrl, g1, g2 "):

@@ -109,6 +109,25 @@ def test_utility_trains_on_every_source(found):
     assert table.loc["copies", "accuracy"] == pytest.approx(table.loc["real training cells", "accuracy"], abs=0.1)
 
 
+def test_utility_asks_for_whole_cells(tiny_sets_run, sides, monkeypatch):
+    """The run is told the label and what stands beside it in training, as where it is scored as a generator."""
+    held, known, labels = sides
+    asked = {}
+
+    def spy(table: pd.DataFrame, draw: int) -> sp.csr_matrix:
+        asked[draw] = table
+        return known.counts("rna")[: len(table)]
+
+    compare_generation(tiny_sets_run, NAME, held, known, labels, draws=1, more={"spy": spy})
+    for table in (asked[0], asked[77]):
+        assert {"cell_type", "batch", "pseudotime", LABEL} == set(table.columns)
+        assert (table["cell_type"].astype(str) == table[LABEL]).all() and not table.isna().any(axis=None)
+    assert sorted(asked[77][LABEL]) == sorted(labels["reference"])
+    real = pd.crosstab(labels["reference"], known.obs["batch"].astype(str), normalize="index")
+    told = pd.crosstab(asked[77]["cell_type"], asked[77]["batch"], normalize="index")
+    assert (real - told).abs().max(axis=None) < 0.1
+
+
 def test_genes_are_compared_one_by_one(found, tiny_sets_run):
     assert list(found.genes.index) == list(tiny_sets_run.vocabularies["rna"].index)
     np.testing.assert_allclose(found.genes["mean_real"], np.asarray(found.counts[REAL].mean(axis=0)).ravel(), rtol=1e-5)

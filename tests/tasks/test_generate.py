@@ -234,6 +234,7 @@ def test_a_path_backward_undoes_a_path(tiny_sets_run):
         ({"where": {"cel_type": "B"}}, DataError, r"'cel_type'\. Did you mean 'cell_type'\? Known: batch, cell_ty"),
         ({"where": {"cell_type": "b cell"}}, DataError, r"Unknown value of 'cell_type' .*Known: B, CD14 Mono, CD4 T"),
         ({"where": {"pseudotime": "late"}}, DataError, r"'pseudotime' is a number in this run \(mean 0\..*'late'"),
+        ({"where": {"pseudotime": "inf"}}, DataError, "'pseudotime' is a number in this run .*'inf'"),
         ({"reference": {"cell_type": "X"}}, DataError, "Unknown value of 'cell_type' 'X'"),
         ({"n": 0}, ConfigError, "--n 0: give the number of cells"),
         ({"n": -3}, ConfigError, "--n -3"),

@@ -194,14 +194,32 @@ def test_labels_that_cannot_be_filled_are_refused(tiny_sets_run, given):
         make(tiny_sets_run, mode="augment", cells=strange, key="cell_type")
 
 
-def test_unlabelled_cells_are_kept_and_not_filled(tiny_sets_run, given):
+def test_unlabelled_cells_are_kept_and_not_filled(tiny_sets_run, given, tmp_path):
+    """And columns that new cells lack, or that lack some values, are written all the same."""
     some = given.copy()
+    some.obs["sample"] = ["s1", "s2"] * 30
     labels = some.obs["cell_type"].astype(object)
     labels.iloc[:7] = None
     some.obs["cell_type"] = labels
     made = make(tiny_sets_run, mode="augment", cells=some, key="cell_type", least=25)
     assert same(made.counts[:60], some.X) and made.obs["cell_type"].isna().sum() == 7
     assert set(made.obs["cell_type"].dropna().value_counts()) == {25}
+    make(tiny_sets_run, mode="augment", cells=some, key="cell_type", least=25, out=tmp_path / "more.h5ad")
+    written = anndata.read_h5ad(tmp_path / "more.h5ad")
+    assert same(written.X, made.counts) and written.obs["sample"].tolist()[:2] == ["s1", "s2"]
+    assert written.obs["sample"].isna().sum() == len(made.obs) - 60 and written.obs["cell_type"].isna().sum() == 7
+
+
+def test_given_cells_without_the_modality_are_left_out(tiny_sets_run):
+    mosaic = world(40, paired=0.4, seed=3)
+    cells = cells_of(mosaic)
+    have = cells.present("rna")
+    made = make(tiny_sets_run, mode="reconstruct", cells=mosaic)
+    assert made.obs["syncyte_from"].tolist() == list(cells.names[have]) and (totals(made.counts) > 0).all()
+    assert made.facts["notes"] == [f"{(~have).sum()} given cells have no rna and are left out."]
+    smooth = make(tiny_sets_run, mode="denoise", cells=mosaic)
+    assert list(smooth.cells) == list(cells.names[have])
+    assert smooth.layers["syncyte_denoised"].values.shape == (have.sum(), 80)
 
 
 # --- depth -----------------------------------------------------------------------------------------------------------

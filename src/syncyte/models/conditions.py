@@ -75,12 +75,14 @@ def describe_attributes(
     Raises
     ------
     DataError
-        If a column has one value only or none, or a feature table names no level.
+        If a column has one value only or none, or a feature table names no level or describes a number.
     """
     found = []
     for key in keys:
         column = obs[key].iloc[train]
         if is_number(column):
+            if key in (features or {}):
+                raise DataError(f"{key!r} is a number, and --features describes labels. Leave its table out.")
             spread = float(column.std())
             if not spread > 0:
                 raise DataError(f"{key!r} is the same number in all training cells, so nothing can depend on it.")

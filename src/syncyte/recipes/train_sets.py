@@ -127,6 +127,7 @@ class Built:
 def prepare_sets(recipe: Recipe, config: SetRecipe, cells: Cells, order: Order) -> Learn:
     """Check what can be checked before anything is written, and give what trains."""
     notes: list[str] = []
+    _check_sizes(config)
     name = config.modality or cells.modalities[0]
     if name not in cells.modalities:
         raise ConfigError(f"modality={name!r} is not in the cells, which have {' and '.join(cells.modalities)}.")
@@ -152,6 +153,18 @@ def prepare_sets(recipe: Recipe, config: SetRecipe, cells: Cells, order: Order) 
     if not attributes:
         notes.append("No --label-key and no --condition-keys: cells can be generated, but not asked for.")
     return partial(_learn, config, cells, order, split, coder, shares, notes)
+
+
+def _check_sizes(config: SetRecipe) -> None:
+    """Refuse sizes that do not divide each other."""
+    sizes, flow = config.sizes.model_dump(), config.flow.model_dump()
+    pairs = [("sizes", sizes, "latents", "queries"), ("flow", flow, "width", "heads")]
+    pairs += [("sizes", sizes, "width", "heads")] if config.sizes.queries else []
+    for part, values, whole, share in pairs:
+        if values[whole] % max(values[share], 1):
+            raise ConfigError(
+                f"{part}.{whole}={values[whole]} is no multiple of {part}.{share}={values[share]}: change one of them."
+            )
 
 
 def assemble_sets(

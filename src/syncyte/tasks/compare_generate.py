@@ -28,6 +28,7 @@ from syncyte.errors import DataError
 from syncyte.metrics.distribution import median_square, memorisation, score_sets
 from syncyte.metrics.realism import gene_table, score_counts
 from syncyte.metrics.utility import classifier_utility
+from syncyte.models.conditions import Shares
 from syncyte.tasks.draw import Sampling
 from syncyte.tasks.generators import LABEL, Make, Training, all_generators, attribute_table
 from syncyte.tasks.trained import Trained
@@ -175,7 +176,7 @@ def compare_generation(
     counts[REAL], points[REAL] = match.counts[first], match.ground.place(match.counts[first])
     genes = gene_table(counts[REAL], sp.csr_matrix(counts[name], dtype=np.float32))
     genes.index = held.part(trained.modalities[0]).features
-    utility = _utility(match, training, methods, trained.recipe.get("label_key"), seed)
+    utility = _utility(match, training, methods, trained, seed)
     asked = match.table.iloc[first].drop(columns=LABEL)
     return Comparison(table, utility, counts, points, said[first], genes, asked, match.ground, notes)
 
@@ -214,9 +215,10 @@ def _label(
 
 
 def _utility(
-    match: Match, training: Training, methods: Mapping[str, Make], label_key: str | None, seed: int
+    match: Match, training: Training, methods: Mapping[str, Make], trained: Trained, seed: int
 ) -> pd.DataFrame | None:
     """A classifier trained on generated cells with the labels of the training cells, tested on held-out cells."""
+    shares, key = Shares.read(trained.recipe["shares"]), str(trained.recipe.get("label_key"))
     types = np.unique(training.labels)
     if len(types) < 2:
         return None
@@ -229,7 +231,13 @@ def _utility(
         return (match.ground.place(counts) - center) / spread
 
     def asked(labels: NDArray[Any]) -> pd.DataFrame:
-        return pd.DataFrame({LABEL: labels} | ({label_key: labels} if label_key in match.table.columns else {}))
+        """Labels, and what training cells with the label have beside it."""
+        rng, found = np.random.default_rng([seed, 10]), []
+        for label in np.unique(labels):
+            places = np.flatnonzero(labels == label)
+            given = {key: str(label)} if key in shares.table.columns else {}
+            found.append(shares.draw(len(places), given, rng).set_index(places))
+        return pd.concat(found).sort_index().assign(**{LABEL: labels})
 
     test, real, said = place(match.counts[match.kept]), place(training.counts[rows]), training.labels[rows]
     found = {"real training cells": classifier_utility(real, said, test, truth)}

@@ -113,11 +113,18 @@ def make_cells(
     sampling = read_sampling(**how)
     if given is None and request.mode in ("reconstruct", "denoise", "augment"):
         raise ConfigError(f"Mode {request.mode!r} starts from given cells: name them with --cells FILE.")
+    lacking = 0
+    if given is not None and trained.modalities[0] in given.modalities:
+        have = given.present(trained.modalities[0])
+        lacking = int((~have).sum())
+        given = given.take(np.flatnonzero(have)) if lacking else given
     if request.mode == "denoise":
         assert given is not None
         wanted = Path(request.features) if isinstance(request.features, str) else request.features
         return denoise_cells(trained, given, out=out, features=wanted, seed=request.seed)
     plan = _plan(trained, request, given, sampling)
+    if lacking:
+        plan.facts["notes"].append(f"{lacking:,} given cells have no {trained.modalities[0]} and are left out.")
     return draw_plan(trained, plan, request.depth, seed=request.seed, out=out, quiet=quiet)
 
 

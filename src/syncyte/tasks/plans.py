@@ -67,7 +67,9 @@ def read_where(pairs: Sequence[str] | Mapping[str, Any], attributes: Mapping[str
             try:
                 asked[key] = float(value)
             except ValueError:
-                raise DataError(f"{key!r} is a number in this run (mean {one.mean:.4g}); found {value!r}.") from None
+                asked[key] = np.nan
+            if not np.isfinite(asked[key]):
+                raise DataError(f"{key!r} is a number in this run (mean {one.mean:.4g}); found {value!r}.")
         elif value != "" and str(value) not in one.levels:
             raise DataError(unknown(f"value of {key!r}", str(value), one.levels))
         else:
@@ -173,6 +175,8 @@ def plan_augment(trained: Trained, cells: Cells, key: str, least: int | None, ho
     new = pd.concat([plan.obs for plan in plans])
     new.index = pd.Index([f"generated_{number}" for number in range(len(new))])
     obs = pd.concat([cells.obs, new]).assign(syncyte_generated=np.arange(len(cells) + len(new)) >= len(cells))
+    # columns that new cells lack hold text beside nothing, which files take as categories only
+    obs = obs.astype(dict.fromkeys(obs.select_dtypes("object").columns, "category"))
 
     def points(first: int, last: int) -> NDArray[np.float32]:
         found = []
