@@ -113,6 +113,7 @@ def score(
         held,
         train,
         labels,
+        label_key=options.label_key,
         how=Sampling(guidance=options.guidance),
         more={"negative binomial by label, moments": make, **peers},
         seed=seed,

@@ -50,7 +50,9 @@ class Meter:
         elapsed = max(now - self._begin, 1e-9)
         share = min(done / max(total, 1), 1.0)
         left = duration(elapsed * (1 - share) / max(share, 1e-9))
-        facts = f"{count:,} {self._unit}, {count / elapsed / 1e6:.1f} M/s, {left} left"
+        rate = count / elapsed
+        speed = f"{rate / 1e6:.1f} M/s" if rate > 5e4 else f"{rate:,.0f}/s"
+        facts = f"{count:,} {self._unit}, {speed}, {left} left"
         if self._bar is not None:
             self._bar.update(self._task, completed=share, facts=facts)
         else:

@@ -262,7 +262,7 @@ def test_tables_that_cannot_be_used_are_refused(tmp_path):
 def test_facts_are_told_only_where_there_are_any(capsys):
     from syncyte.cli.make import _tell
 
-    _tell(SimpleNamespace(), Path("O"), False)
+    _tell(SimpleNamespace(provenance={"notes": ["y"]}), Path("O"), False)
     _tell(SimpleNamespace(facts={"cells": 12}), Path("O"), False)
     _tell(SimpleNamespace(facts={"cells": 12, "notes": ["x"]}), Path("O"), True)
-    assert capsys.readouterr() == ("Wrote O (expectations)\nWrote O (12 cells)\n", "")
+    assert capsys.readouterr() == ("Wrote O (expectations)\nWrote O (12 cells)\n", "note: y\n")

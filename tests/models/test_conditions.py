@@ -131,7 +131,6 @@ def shares() -> Shares:
 def test_shares_are_counted(shares):
     assert shares.table.to_numpy().tolist() == [["B", "x"], ["B", "y"], ["T", "x"]]
     assert shares.counts.tolist() == [60, 30, 10]
-    assert shares.seen({"type": "B"}) == 90 and shares.seen({"type": "T", "batch": "y"}) == 0 and shares.seen({}) == 100
 
 
 @pytest.mark.parametrize("n", [1, 7, 50, 333])
@@ -195,4 +194,4 @@ def test_a_run_without_attributes_draws_bare_rows():
     shares = Shares.of(obs(), [], 0)
     assert shares.draw(5, {}, np.random.default_rng(0)).shape == (5, 0)
     again = Shares.read(json.loads(json.dumps(shares.plain())))
-    assert again.draw(5, {}, np.random.default_rng(0)).shape == (5, 0) and again.seen({}) == 0
+    assert again.draw(5, {}, np.random.default_rng(0)).shape == (5, 0)

@@ -54,7 +54,7 @@ def found(tiny_sets_run, sides):
         "copies": lambda table, draw: training.counts[rows(table, draw)],
         "means": lambda table, draw: sp.csr_matrix(expected_counts(tiny_sets_run, codes[rows(table, draw)])),
     }
-    return compare_generation(tiny_sets_run, NAME, held, known, labels, draws=2, more=more)
+    return compare_generation(tiny_sets_run, NAME, held, known, labels, label_key="cell_type", draws=2, more=more)
 
 
 # --- the tables ------------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def test_utility_asks_for_whole_cells(tiny_sets_run, sides, monkeypatch):
         asked[draw] = table
         return known.counts("rna")[: len(table)]
 
-    compare_generation(tiny_sets_run, NAME, held, known, labels, draws=1, more={"spy": spy})
+    compare_generation(tiny_sets_run, NAME, held, known, labels, label_key="cell_type", draws=1, more={"spy": spy})
     for table in (asked[0], asked[77]):
         assert {"cell_type", "batch", "pseudotime", LABEL} == set(table.columns)
         assert (table["cell_type"].astype(str) == table[LABEL]).all() and not table.isna().any(axis=None)

@@ -207,7 +207,18 @@ def test_terms_are_those_of_the_kind(tiny_sets_run):
     assert weights(guidance=3.0) == [3.0, -2.0] == weights(guidance=3.0, kind="referenced")
     assert weights(guidance=3.0, kind="additive") == [3.0, 3.0, -5.0]
     assert weights(kind="additive") == [1.0, 1.0, -1.0]  # without an interaction it is not the plain condition
-    assert weights(guidance=3.0, kind="chain") == [-2.0, 0.0, 3.0]
+    for attribute, kept in (("b", "a"), ("a", "b"), ("", "a")):  # the last one by default
+        terms = terms_of(condition, null, None, Sampling(guidance=3.0, kind="chain", attribute=attribute))
+        acting = [term for term in terms if term.weight]
+        assert [term.weight for term in acting] == [-2.0, 3.0] and acting[1].condition["a"].all()
+        assert acting[0].condition[kept].all() and not acting[0].condition["b" if kept == "a" else "a"].any()
+    with pytest.raises(ConfigError, match=r"(?i)unknown attribute of this run 'c'.*a, b"):
+        terms_of(condition, null, None, Sampling(guidance=3.0, kind="chain", attribute="c"))
+    described = {"a": torch.ones(2), "a.features": torch.ones(2, 3), "b": torch.ones(2)}
+    blank = {name: torch.zeros_like(value) for name, value in described.items()}
+    both = terms_of(described, blank, None, Sampling(guidance=2.0, kind="additive"))
+    assert [term.weight for term in both] == [2.0, 2.0, -3.0]  # a category and its features are one attribute
+    assert both[0].condition["a"].all() and both[0].condition["a.features"].all() and not both[0].condition["b"].any()
     one = terms_of({"a": torch.ones(2)}, {"a": torch.zeros(2)}, None, Sampling(guidance=2.0, kind="additive"))
     assert [term.weight for term in one] == [2.0, -1.0] and isinstance(one[0], Term)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -90,13 +91,20 @@ def spread(words: list[str]) -> list[str]:
     for word in words:
         if word in SEVERAL:
             several, taken = word, 0
-        elif several is not None and (word.startswith("-") or (taken and os.path.exists(word))):  # noqa: PTH110
+        elif several is not None and (word.startswith("-") or (taken and _is_data(word))):
             several = None
         elif several is not None:
             found += [several] if taken else []
             taken += 1
         found.append(word)
     return found
+
+
+def _is_data(word: str) -> bool:
+    """Whether a word is a file or a folder of cells, and not a folder that happens to be named like a column."""
+    place = Path(word)
+    signs = ("manifest.json", "matrix.mtx*", "zarr.json", ".zgroup")  # of a store, 10x, zarr
+    return place.is_file() or any(next(place.glob(sign), None) for sign in signs)
 
 
 def main() -> None:

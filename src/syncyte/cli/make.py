@@ -33,7 +33,7 @@ Guidance = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="A=C", help="Setting of the sampler: kind, begin, end, rescale, solver, shift."),
+    typer.Option("--set", metavar="A=C", help="Sampler: kind, attribute, begin, end, rescale, solver, shift."),
 ]
 Against = Annotated[
     list[str] | None,
@@ -155,7 +155,7 @@ def perturb(
 def _tell(made: Any, out: Path, quiet: bool) -> None:
     """Say what was written, and what should be known of it."""
     facts = getattr(made, "facts", {})
-    options.note(facts.get("notes", ()), quiet)
+    options.note((facts or made.provenance).get("notes", ()), quiet)
     count = f"{facts['cells']:,} cells" if facts else "expectations"
     more = f", {facts['evaluations']} evaluations a cell" if "evaluations" in facts else ""
     options.say(f"Wrote {out} ({count}{more})", quiet)

@@ -134,7 +134,7 @@ class ConditionCoder:
         Parameters
         ----------
         strict
-            Refuse labels that training did not see; else they are null.
+            Refuse labels that training did not see, and words for numbers; else they are null.
         """
         found: dict[str, NDArray] = {}
         for name, attribute in self.attributes.items():
@@ -150,6 +150,9 @@ class ConditionCoder:
                 found[name] = codes.astype(np.int64)
             else:
                 values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
+                words = table[name][np.isnan(values) & (as_text(table[name]) != "").to_numpy()]
+                if strict and len(words):
+                    raise DataError(f"{name!r} is a number in this run; found {str(words.iloc[0])!r}.")
                 found[name] = ((values - attribute.mean) / attribute.sd).astype(np.float32)[:, None]
         return found
 
@@ -236,10 +239,6 @@ class Shares:
         rows = rng.permutation(np.repeat(np.arange(len(share)), exact))
         drawn = self.table.iloc[rows].reset_index(drop=True)
         return drawn.assign(**dict(given))
-
-    def seen(self, given: Mapping[str, Any]) -> int:
-        """Training cells with all of the given labels."""
-        return int(self.counts[self._fits(given)].sum())
 
     def _fits(self, given: Mapping[str, Any]) -> NDArray[np.bool_]:
         fits = np.ones(len(self.table), dtype=bool)

@@ -22,6 +22,7 @@ from torch import Tensor
 from syncyte.errors import ConfigError, unknown
 
 Condition = Mapping[str, Tensor]  # by attribute, one row a cell
+Names = str | tuple[str, ...]  # conditions that say one attribute
 Velocity = Callable[[Tensor, Tensor, Condition], Tensor]
 Field = Callable[[Tensor, Tensor], Tensor]  # of a state and the time of every cell
 Solver = Literal["euler", "midpoint", "heun"]
@@ -100,17 +101,23 @@ def joint(condition: Condition, null: Condition, weight: float) -> list[Term]:
     return [Term(weight, condition), Term(1 - weight, null)]
 
 
-def additive(condition: Condition, null: Condition, weights: Mapping[str, float]) -> list[Term]:
-    """``v_0 + sum_j w_j (v_j - v_0)``: one attribute at a time."""
-    alone = [Term(weight, {**null, name: condition[name]}) for name, weight in weights.items()]
+def additive(condition: Condition, null: Condition, weights: Mapping[Names, float]) -> list[Term]:
+    """``v_0 + sum_j w_j (v_j - v_0)``: one attribute (of one or several conditions) at a time."""
+    alone = [Term(weight, _said(condition, null, [names])) for names, weight in weights.items()]
     return [*alone, Term(1 - sum(weights.values()), null)]
 
 
-def chain(condition: Condition, null: Condition, order: Sequence[str], weights: Sequence[float]) -> list[Term]:
+def chain(condition: Condition, null: Condition, order: Sequence[Names], weights: Sequence[float]) -> list[Term]:
     """``v_0 + w_1 (v_a - v_0) + w_2 (v_ab - v_a) + ...``: attributes in turn, such as context, perturbation."""
-    steps = [{**null, **{name: condition[name] for name in order[:number]}} for number in range(len(order) + 1)]
+    steps = [_said(condition, null, order[:number]) for number in range(len(order) + 1)]
     heights = [1.0, *weights, 0.0]
     return [Term(heights[n] - heights[n + 1], given) for n, given in enumerate(steps)]
+
+
+def _said(condition: Condition, null: Condition, order: Sequence[Names]) -> dict[str, Tensor]:
+    """The null condition with some attributes said."""
+    names = [name for one in order for name in ((one,) if isinstance(one, str) else one)]
+    return {**null, **{name: condition[name] for name in names}}
 
 
 def referenced(condition: Condition, control: Condition, weight: float) -> list[Term]:

@@ -131,6 +131,7 @@ def compare_generation(
     reference: Cells,
     labels: Mapping[str, NDArray[Any]] | None,
     *,
+    label_key: str | None = None,
     how: Sampling | None = None,
     draws: int = 3,
     peers: bool = False,
@@ -146,6 +147,8 @@ def compare_generation(
         Aligned cells to be matched, and those the run was trained on.
     labels
         ``held`` and ``reference``: labels of both, ``""`` where missing; None where there are none.
+    label_key
+        Condition that the labels are of; what cells are worth to a classifier is scored where the run knows it.
     how
         Of the flow.
     draws
@@ -176,7 +179,7 @@ def compare_generation(
     counts[REAL], points[REAL] = match.counts[first], match.ground.place(match.counts[first])
     genes = gene_table(counts[REAL], sp.csr_matrix(counts[name], dtype=np.float32))
     genes.index = held.part(trained.modalities[0]).features
-    utility = _utility(match, training, methods, trained, seed)
+    utility = _utility(match, training, methods, trained, label_key, seed)
     asked = match.table.iloc[first].drop(columns=LABEL)
     return Comparison(table, utility, counts, points, said[first], genes, asked, match.ground, notes)
 
@@ -215,12 +218,11 @@ def _label(
 
 
 def _utility(
-    match: Match, training: Training, methods: Mapping[str, Make], trained: Trained, seed: int
+    match: Match, training: Training, methods: Mapping[str, Make], trained: Trained, label_key: str | None, seed: int
 ) -> pd.DataFrame | None:
     """A classifier trained on generated cells with the labels of the training cells, tested on held-out cells."""
-    shares, key = Shares.read(trained.recipe["shares"]), str(trained.recipe.get("label_key"))
-    types = np.unique(training.labels)
-    if len(types) < 2:
+    shares, types = Shares.read(trained.recipe["shares"]), np.unique(training.labels)
+    if len(types) < 2 or label_key not in shares.table.columns:
         return None
     rows = np.random.default_rng([seed, 9]).permutation(len(training.labels))[:MOST]
     even = np.repeat(types, -(-len(rows) // len(types)))
@@ -235,8 +237,7 @@ def _utility(
         rng, found = np.random.default_rng([seed, 10]), []
         for label in np.unique(labels):
             places = np.flatnonzero(labels == label)
-            given = {key: str(label)} if key in shares.table.columns else {}
-            found.append(shares.draw(len(places), given, rng).set_index(places))
+            found.append(shares.draw(len(places), {str(label_key): str(label)}, rng).set_index(places))
         return pd.concat(found).sort_index().assign(**{LABEL: labels})
 
     test, real, said = place(match.counts[match.kept]), place(training.counts[rows]), training.labels[rows]

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from syncyte.config import Config
 from syncyte.data.cells import Cells
-from syncyte.errors import ConfigError
-from syncyte.models.conditions import ConditionCoder
+from syncyte.errors import ConfigError, unknown
+from syncyte.models.conditions import FEATURES, ConditionCoder
 from syncyte.models.sets import SetModel, SetSpec
 from syncyte.nn.flow import (
     EVALUATIONS,
@@ -54,8 +54,11 @@ class Sampling(Config):
     guidance
         Weight; 1 follows the condition as it was learned and costs one evaluation, above 1 sharpens and narrows.
     kind
-        ``joint``, ``additive`` and ``chain`` lead away from cells of which nothing is said; ``referenced`` from cells
-        of a reference condition, such as controls.
+        What is led away from: ``joint``, cells of which nothing is said; ``additive``, the same with each attribute by
+        itself and all differences added up; ``chain``, cells of which all but one ``attribute`` is said;
+        ``referenced``, cells of a reference condition, such as controls.
+    attribute
+        The one that ``chain`` sharpens; the last of the run by default.
     begin, end
         Times between which guidance acts.
     rescale
@@ -67,6 +70,7 @@ class Sampling(Config):
     shift: Annotated[float, Field(gt=0)] = 1.0
     guidance: Annotated[float, Field(ge=0)] = 1.0
     kind: Literal["joint", "additive", "chain", "referenced"] = "joint"
+    attribute: str = ""
     begin: Annotated[float, Field(ge=0, le=1)] = 0.0
     end: Annotated[float, Field(ge=0, le=1)] = 1.0
     rescale: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -106,12 +110,25 @@ def terms_of(condition: Conditions, null: Conditions, control: Conditions | None
                 "Guidance of kind 'referenced' needs a reference condition (--reference KEY=VALUE), or another kind."
             )
         return referenced(condition, control, how.guidance)
-    names = list(dict.fromkeys(name.removesuffix(".features") for name in condition))
-    if how.kind == "joint" or len(names) < 2:
+    if how.kind == "joint":
         return joint(condition, null, how.guidance)
+    groups = attribute_groups(condition)
     if how.kind == "additive":
-        return additive(condition, null, dict.fromkeys(condition, how.guidance))
-    return chain(condition, null, list(condition), [how.guidance] * len(condition))
+        return additive(condition, null, dict.fromkeys(groups.values(), how.guidance))
+    last = how.attribute or next(reversed(groups))
+    if last not in groups:
+        raise ConfigError(unknown("attribute of this run", last, groups))
+    rest = [names for name, names in groups.items() if name != last]
+    return chain(condition, null, [*rest, groups[last]], [*([1.0] * len(rest)), how.guidance])
+
+
+def attribute_groups(condition: Conditions) -> dict[str, tuple[str, ...]]:
+    """Conditions by attribute: a category and its feature vector are one."""
+    groups: dict[str, tuple[str, ...]] = {}
+    for name in condition:
+        stem = name.removesuffix(FEATURES)
+        groups[stem] = (*groups.get(stem, ()), name)
+    return groups
 
 
 @torch.inference_mode()

@@ -44,6 +44,7 @@ def score_generation(work: Work) -> None:
         work.held,
         work.reference,
         labels,
+        label_key=work.label_key,
         peers=work.peers,
         seed=work.seed,
         say=work.say,

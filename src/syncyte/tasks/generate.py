@@ -113,18 +113,18 @@ def make_cells(
     sampling = read_sampling(**how)
     if given is None and request.mode in ("reconstruct", "denoise", "augment"):
         raise ConfigError(f"Mode {request.mode!r} starts from given cells: name them with --cells FILE.")
-    lacking = 0
+    notes: list[str] = []
     if given is not None and trained.modalities[0] in given.modalities:
         have = given.present(trained.modalities[0])
-        lacking = int((~have).sum())
-        given = given.take(np.flatnonzero(have)) if lacking else given
+        if not have.all():
+            notes.append(f"{int((~have).sum()):,} given cells have no {trained.modalities[0]} and are left out.")
+            given = given.take(np.flatnonzero(have))
     if request.mode == "denoise":
         assert given is not None
         wanted = Path(request.features) if isinstance(request.features, str) else request.features
-        return denoise_cells(trained, given, out=out, features=wanted, seed=request.seed)
+        return denoise_cells(trained, given, out=out, features=wanted, seed=request.seed, notes=notes)
     plan = _plan(trained, request, given, sampling)
-    if lacking:
-        plan.facts["notes"].append(f"{lacking:,} given cells have no {trained.modalities[0]} and are left out.")
+    plan.facts["notes"].extend(notes)
     return draw_plan(trained, plan, request.depth, seed=request.seed, out=out, quiet=quiet)
 
 
@@ -191,8 +191,8 @@ def draw_plan(
     """Draw the counts of a plan, into a file where one is named."""
     name = trained.modalities[0]
     var = trained.vocabularies[name]
-    totals = log_totals(trained, depth, plan.obs, seed)
     before = 0 if plan.given is None else len(plan.given)
+    totals = log_totals(trained, depth, plan.obs.iloc[before:], seed)
 
     def make(first: int, last: int) -> sp.csr_matrix:
         if plan.given is not None and first < before:
@@ -200,7 +200,7 @@ def draw_plan(
             return real if last <= before else sp.vstack([real, make(before, last)], format="csr")
         points = plan.points(first - before, last - before)
         if totals is not None:
-            points = np.concatenate([points[:, :-1], totals[first:last, None]], axis=1)
+            points = np.concatenate([points[:, :-1], totals[first - before : last - before, None]], axis=1)
         return draw_counts(trained, points, (seed, COUNTS, first))
 
     facts = {**plan.facts, "seed": seed, "depth": depth, "cells": len(plan.obs)}
@@ -220,6 +220,7 @@ def denoise_cells(
     out: Path | None = None,
     features: Path | Sequence[str] | None = None,
     seed: int = 0,
+    notes: Sequence[str] = (),
 ) -> Result:
     """Expected counts of given cells at their own totals: smoother than cells, and no substitute for them.
 
@@ -241,6 +242,7 @@ def denoise_cells(
         )
     points = encode_points(trained, aligned)
     provenance = trained.provenance(aligned, seed=seed, mode="denoise", unit="expected counts at the total of the cell")
+    provenance["notes"] = list(notes)
     blocks = (expected_counts(trained, points[first : first + BLOCK], columns) for first in range(0, len(cells), BLOCK))
     if out is None:
         layer = Layer(np.concatenate(list(blocks)), var.index, name)

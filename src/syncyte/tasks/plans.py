@@ -6,6 +6,7 @@ Leaves out: counts and files (``tasks.generate``).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,7 +97,7 @@ def plan_new(
         raise ConfigError("--unconditional says nothing of the cells, --where does. Give one of them.")
     said = {key: value for key, value in where.items() if value != ""}
     categorical = {key: value for key, value in said.items() if isinstance(value, str)}
-    if len(categorical) > 1 and not shares.seen(categorical):
+    if len(categorical) > 1 and not seen_together(trained, categorical):
         pair = " and ".join(f"{key}={value}" for key, value in categorical.items())
         notes.append(f"No training cell had {pair} together: this combination is put together from its parts.")
     drawn = shares.draw(n, said, np.random.default_rng([seed, LABELS]))
@@ -115,12 +116,20 @@ def plan_new(
     return Plan(obs, points, {**facts, "sampling": how.model_dump(), "evaluations": how.evaluations, "notes": notes})
 
 
+def seen_together(trained: Trained, labels: Mapping[str, str]) -> bool:
+    """Whether any training cell had all of some labels."""
+    table = pd.DataFrame(trained.recipe.get("groups", trained.recipe["shares"])["values"])
+    fits = np.logical_and.reduce([(table[key] == value).to_numpy() for key, value in labels.items()])
+    return bool(fits.any())
+
+
 def plan_reconstruct(trained: Trained, cells: Cells, seed: int) -> Plan:
     """One new cell from the posterior of each given cell, at its own total."""
     aligned = trained.align(cells)
     points = encode_points(trained, aligned, (seed, FLOW))
     obs = cells.obs.assign(syncyte_from=cells.names.astype(str))
-    return Plan(obs, lambda first, last: points[first:last], {"mode": "reconstruct", "notes": []})
+    facts = {"mode": "reconstruct", "notes": [], "points": hashlib.sha256(points.tobytes()).hexdigest()[:16]}
+    return Plan(obs, lambda first, last: points[first:last], facts)
 
 
 def plan_between(
@@ -144,6 +153,7 @@ def plan_between(
         "between": [dict(one) for one in ends],
         "stops": stops,
         "sampling": how.model_dump(),
+        "evaluations": how.evaluations,
     }
 
     def points(first: int, last: int) -> NDArray[np.float32]:
@@ -175,8 +185,6 @@ def plan_augment(trained: Trained, cells: Cells, key: str, least: int | None, ho
     new = pd.concat([plan.obs for plan in plans])
     new.index = pd.Index([f"generated_{number}" for number in range(len(new))])
     obs = pd.concat([cells.obs, new]).assign(syncyte_generated=np.arange(len(cells) + len(new)) >= len(cells))
-    # columns that new cells lack hold text beside nothing, which files take as categories only
-    obs = obs.astype(dict.fromkeys(obs.select_dtypes("object").columns, "category"))
 
     def points(first: int, last: int) -> NDArray[np.float32]:
         found = []
@@ -186,8 +194,20 @@ def plan_augment(trained: Trained, cells: Cells, key: str, least: int | None, ho
                 found.append(_stretch(plan, low - start, high - start))
         return np.concatenate(found)
 
-    facts = {"mode": "augment", "key": key, "least": goal, "sampling": how.model_dump(), "notes": []}
-    return Plan(obs, points, facts, trained.align(cells))
+    given = trained.align(cells)
+    facts = {"mode": "augment", "key": key, "least": goal, "sampling": how.model_dump()}
+    facts |= {"evaluations": how.evaluations, "given": counts_digest(given, trained.modalities[0])}
+    notes = sorted({note for plan in plans for note in plan.facts["notes"]})
+    return Plan(obs, points, {**facts, "notes": notes}, given)
+
+
+def counts_digest(cells: Cells, modality: str) -> str:
+    """Fingerprint of counts, read in blocks."""
+    found = hashlib.sha256()
+    for rows, counts in cells.blocks(modality):
+        for part in (rows, counts.indptr, counts.indices, counts.data):
+            found.update(np.ascontiguousarray(part).tobytes())
+    return found.hexdigest()[:16]
 
 
 def _stretch(plan: Plan, low: int, high: int) -> NDArray[np.float32]:

@@ -131,7 +131,7 @@ class PredictionWriter:
         with ExitStack() as stack:
             room = 0 if self.sparse else 4 * len(self.obs) * len(self.var)
             tmp = stack.enter_context(atomic_file(self.out, room))
-            skeleton = anndata.AnnData(obs=self.obs.copy(), var=self.var.copy(), uns=self.uns)
+            skeleton = anndata.AnnData(obs=_writable(self.obs), var=_writable(self.var), uns=self.uns)
             with anndata.settings.override(allow_write_nullable_strings=True):
                 skeleton.write_h5ad(tmp, convert_strings_to_categoricals=False)
             self._file = _bare(stack.enter_context(h5py.File(tmp, "r+")))
@@ -175,6 +175,12 @@ class PredictionWriter:
         rows = min(max(1, CHUNK // (4 * max(1, shape[1]))), max(1, shape[0]))
         matrix = self._file.create_dataset("X", shape, np.float32, chunks=(rows, shape[1]) if min(shape) else None)
         matrix.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+
+
+def _writable(table: pd.DataFrame) -> pd.DataFrame:
+    """Copy whose columns of text beside nothing are categories, which files take."""
+    mixed = [name for name in table.select_dtypes("object") if table[name].isna().any()]
+    return table.assign(**{name: table[name].map(str, na_action="ignore").astype("category") for name in mixed})
 
 
 @contextmanager
