@@ -1,10 +1,11 @@
 """Responses to knock-outs (ECCITE-seq): held-out cells of seen targets, and held-out targets.
 
-    python benchmarks/perturb_papalexi.py PAPALEXI.h5ad --runs RUNS [--features TABLE] [--out FILE.md]
+    python benchmarks/perturb_papalexi.py PAPALEXI.h5ad --runs RUNS [--features TABLE|pathways] [--out FILE.md]
 
 Seen targets: a random half of each target's cells and of the control cells trains, the other half is predicted from its
 own control cells. Held-out targets: each target's cells are left out in turn, features from ``--features`` or from the
-genes of the run. Strong targets (IFNGR1, JAK2) are listed apart. Replicates are not contexts.
+genes of the run; ``pathways`` is the table below, textbook roles of the targets. Strong targets (IFNGR1, JAK2) are
+listed apart. Replicates are not contexts.
 """
 
 from __future__ import annotations
@@ -29,6 +30,16 @@ from syncyte.tasks.trained import Trained, load_trained
 SCORES = ["pearson_delta", "pearson_delta_reference", "mae_top20", "pds_centred", "pds_l1", "energy"]
 STRONG = ("IFNGR1", "JAK2", "IFNGR2", "STAT1")
 CONTROL = "control"
+PATHWAYS = {
+    "interferon gamma": "IFNGR1 JAK2 IRF1 IRF7",
+    "interferon alpha": "STAT2 IRF1 IRF7 UBE2L6 ETV7",
+    "JAK and STAT": "IFNGR1 JAK2 STAT2 STAT5A",
+    "transcription factor": "ATF2 ETV7 IRF1 IRF7 MYC POU2F2 SPI1 STAT2 STAT5A",
+    "membrane": "CD86 CMTM6 IFNGR1 MARCH8 PDCD1LG2 TNFRSF14",
+    "checkpoint": "CD86 CMTM6 PDCD1LG2 TNFRSF14",
+    "ubiquitin": "CUL3 MARCH8 UBE2L6",
+    "growth": "ATF2 MYC SPI1",
+}
 
 
 def main() -> None:
@@ -37,12 +48,12 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--preset", default="lite")
-    parser.add_argument("--features", type=Path)
+    parser.add_argument("--features", help="a table, or 'pathways'")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     cells = open_cells(options.data, schemas=all_schemas())
     target = cells.obs["perturbation"].astype(str).to_numpy()
-    features = None if options.features is None else read_features([f"perturbation={options.features}"])["perturbation"]
+    features = table_of(options.features)
 
     def trained_on(rows: np.ndarray, name: str, settings: tuple[str, ...] = ()) -> tuple[Trained, Cells]:
         some = cells.take(np.flatnonzero(rows))
@@ -70,6 +81,16 @@ def main() -> None:
     if options.out:
         options.out.write_text(tables)
     print(tables)
+
+
+def table_of(features: str | None) -> pd.DataFrame | None:
+    """Feature vectors of targets."""
+    if features is None:
+        return None
+    if features != "pathways":
+        return read_features([f"perturbation={features}"])["perturbation"]
+    genes = sorted({gene for names in PATHWAYS.values() for gene in names.split()})
+    return pd.DataFrame({key: [float(g in names.split()) for g in genes] for key, names in PATHWAYS.items()}, genes)
 
 
 def summarise(units: pd.DataFrame) -> str:

@@ -4,8 +4,10 @@ An effect is the change of mean log1p CP10K against the control cells of the sam
 Gaussian process whose covariance is shared by all features: a product of how alike two perturbations are (the same, or
 alike in their features, beside what all have in common) and how alike two contexts are (their control profiles, beside
 what all have in common). So the effect in a new cell type leans on the types that look like it, and that of a new gene
-on genes with like features. How far is chosen by leaving out contexts, or perturbations, of the training cells; noise
-is that of the measured means. The plain mean over contexts is the case in which nothing is alike.
+on genes with like features. How far is chosen by leaving out contexts, or perturbations, of the training cells. Seen
+perturbations differ in strength, so weak ones are drawn to zero and strong ones are not. Noise is that of the measured
+means; that of a control mean is shared by all effects told against it. The plain mean over contexts is the case in
+which nothing is alike.
 Leaves out: cells (``tasks.respond``), simpler rules (``response``).
 """
 
@@ -25,6 +27,7 @@ BASE = 10.0  # variance of what contexts share, in units of what is particular: 
 CONTEXT = (0.0, 0.3, 1.0, 3.0, 10.0)  # weight of like control profiles
 COMMON = (0.0, 0.3, 1.0, 3.0)  # weight of what all perturbations share
 FEATURE = (0.0, 1.0, 3.0)  # weight of like features
+FAINTEST = 0.1  # strength of a perturbation at least, in units of its noise
 MOST_PAIRS = 1_500  # that weights are chosen on
 Numbers = NDArray[np.float64]
 
@@ -91,16 +94,25 @@ class EffectModel:
         self.values = np.stack([means[i] - means[j] for i, j in pairs]) if pairs else np.zeros((0, means.shape[1]))
         self.noise = np.array([(noise[i] + noise[j]).mean() for i, j in pairs])
         self.gene_noise = np.stack([noise[i] + noise[j] for i, j in pairs]) if pairs else self.values
+        control_noise = np.array([noise[j].mean() for _, j in pairs])
+        together = np.array(self.contexts)[:, None] == np.array(self.contexts)[None]
+        self.noises = np.where(together, control_noise[:, None], 0.0)
+        np.fill_diagonal(self.noises, self.noise)
         self.depths = np.array([float(groups.totals[i] - groups.totals[j]) for i, j in pairs])
         if not pairs:
             return
         known = np.stack(list(self.profiles.values()))
         self.middle = known.mean(axis=0)
         self.size = max(float(((known - self.middle) ** 2).sum(axis=1).mean()), 1e-9)
-        signal = float((self.values**2).mean() - self.noise.mean())
-        self.signal = max(signal, 0.05 * float(self.noise.mean()), 1e-8) / (BASE + 1)
+        signal = max(float((self.values**2).mean() - self.noise.mean()), 0.05 * float(self.noise.mean()), 1e-8)
+        self.signal = signal / (BASE + 1)
+        powers = np.maximum((self.values**2).mean(axis=1) - self.noise, FAINTEST * self.noise)
+        strengths = pd.Series(powers).groupby(np.array(self.perturbations)).transform("mean").to_numpy()
+        self.strengths = np.sqrt(np.maximum(strengths, 1e-8) / signal)
         several = len(set(self.perturbations)) > 1
-        self.over_perturbations = self._choose(np.array(self.perturbations), Weights(0.0, float(several), 0.0))
+        self.over_perturbations = self._choose(
+            np.array(self.perturbations), Weights(0.0, float(several), 0.0), COMMON[1:]
+        )
         # with hardly a context to leave out, what perturbations share is still known
         self.over_contexts = self._choose(self._folds(self.contexts), replace(self.over_perturbations, context=0.0))
 
@@ -111,9 +123,18 @@ class EffectModel:
 
     def effect(self, name: str, profile: Numbers) -> Effect:
         """Effect of a perturbation, seen or not, in a context with this profile (the mean of its control cells)."""
-        weights = self.over_contexts if name in self.perturbations else self.over_perturbations
+        seen = name in self.perturbations
+        weights = self.over_contexts if seen else self.over_perturbations
         cross, own = self._cross(name, profile, weights)
-        inverse = np.linalg.inv(self._kernel(weights) + np.diag(self.noise))
+        kernel = self._kernel(weights)
+        if seen:  # how strong one is that was never seen is not known
+            power = self.strengths[self.perturbations.index(name)]
+            kernel, cross, own = (
+                kernel * np.outer(self.strengths, self.strengths),
+                cross * self.strengths * power,
+                own * power**2,
+            )
+        inverse = np.linalg.inv(kernel + self.noises)
         gain = cross @ inverse
         scale = self.gene_noise.mean(axis=0) / max(self.noise.mean(), 1e-12)  # features differ in how noisy they are
         variance = max(own - float(gain @ cross), 1e-12)
@@ -127,8 +148,11 @@ class EffectModel:
         first = np.array([context.split(" | ")[0] for context in contexts])
         return first if len(set(first)) > 1 else np.array(contexts)
 
-    def _choose(self, folds: NDArray[np.str_], plain: Weights) -> Weights:
-        """Weights whose predictions of left-out folds err least; ``plain`` ones with fewer than three folds."""
+    def _choose(self, folds: NDArray[np.str_], plain: Weights, common: Sequence[float] = COMMON) -> Weights:
+        """Weights whose predictions of left-out folds err least; ``plain`` ones with fewer than three folds.
+
+        Something is always ``common`` where a perturbation is left out: the mean effect is all there is to say of it.
+        """
         several, described = len(set(self.perturbations)) > 1, len(self.features.columns) > 0
         rows = np.arange(len(self.values))
         if len(set(folds)) < 3:
@@ -137,7 +161,7 @@ class EffectModel:
             rows = np.sort(np.random.default_rng(0).choice(rows, MOST_PAIRS, replace=False))
         choices = [
             Weights(*one)
-            for one in product(CONTEXT, COMMON if several else (0.0,), FEATURE if described and several else (0.0,))
+            for one in product(CONTEXT, common if several else (0.0,), FEATURE if described and several else (0.0,))
         ]
         losses = [self._loss(choice, folds, rows) for choice in choices]
         best = int(np.argmin(losses))
@@ -145,7 +169,7 @@ class EffectModel:
 
     def _loss(self, weights: Weights, folds: NDArray[np.str_], rows: NDArray[np.int64]) -> float:
         """Squared error of left-out folds, in closed form from the inverse of the whole."""
-        inverse = np.linalg.inv((self._kernel(weights) + np.diag(self.noise))[np.ix_(rows, rows)])
+        inverse = np.linalg.inv((self._kernel(weights) + self.noises)[np.ix_(rows, rows)])
         solved, loss = inverse @ self.values[rows], 0.0
         for fold in np.unique(folds[rows]):
             own = np.flatnonzero(folds[rows] == fold)

@@ -41,7 +41,7 @@ def _recipe(
         "objectives": {"flow": 1.0},
         "epochs": 30,
         "batch_size": 128,
-        "lr": 1e-3,
+        "lr": 2e-3,
         "warmup_steps": 100,
         "clip": 1.0,
         "ema": 0.999,
@@ -53,7 +53,7 @@ def _recipe(
     values: dict[str, Any] = {
         "name": "scldm",
         "preset": preset,
-        "steps": {"autoencode": (800, 20_000), "flow": (1_500, 20_000)},
+        "steps": {"autoencode": (800, 20_000), "flow": (3_000, 20_000)},
         "few_cells": 3_000,
         "stages": {"autoencode": autoencode, "flow": flow},
         **changes,
@@ -90,7 +90,6 @@ def small() -> SetRecipe:
         groups=96,
         sizes={"queries": 8, "width": 48, "heads": 4, "layers": 1},
         flow={"width": 64, "layers": 3, "tokens": 9, "heads": 4},
-        second={"lr": 2e-3},
     )
 
 
@@ -102,6 +101,7 @@ def base() -> SetRecipe:
         decoded=512,
         sizes={"latents": 32, "queries": 16, "width": 48, "heads": 4, "layers": 2, "unpool": True},
         flow={"width": 192, "layers": 4, "tokens": 17, "heads": 6},
+        second={"lr": 1e-3},
     )
 
 
