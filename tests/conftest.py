@@ -75,6 +75,14 @@ def tiny_sets_run(tiny_data: MuData, tmp_path_factory: pytest.TempPathFactory) -
     return train_tiny_sets(tiny_data, tmp_path_factory.mktemp("sets") / "RUN", settings=longer)
 
 
+@pytest.fixture(scope="session")
+def tiny_treated_run(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """One set model of cells with drugs whose effects are known (``tests.treated``); not to be changed."""
+    from tests.treated import train_treated
+
+    return train_treated(tmp_path_factory.mktemp("treated") / "RUN")
+
+
 def _is_local(host: object) -> bool:
     if host in ("", "localhost", None):
         return True

@@ -26,6 +26,7 @@ LAYERS = (
     {"objectives"},
     {"models"},
     {"modalities"},
+    {"words"},
     {"data", "nn", "metrics", "baselines"},
     {"genome"},
     {"types", "config", "atomic", "meter"},

@@ -1,4 +1,4 @@
-"""``generate``, the keys of ``train scldm``, options of several values, and tables of features."""
+"""``generate``, ``perturb``, the keys of ``train scldm``, options of several values, and tables of features."""
 
 from __future__ import annotations
 
@@ -47,6 +47,22 @@ def test_a_file_ends_the_values(tmp_path, monkeypatch):
     assert spread(words) == [*words[:3], "--condition-keys", *words[3:]]
 
 
+def test_data_are_told_from_folders_named_like_a_column(tmp_path, monkeypatch):
+    """A file, a store or a folder of 10x is data; any other folder is a word."""
+    monkeypatch.chdir(tmp_path)
+    Path("cells.h5ad").touch()
+    signs = {"store": "manifest.json", "tenx": "matrix.mtx.gz", "old": "matrix.mtx", "new.zarr": "zarr.json"}
+    for folder, sign in {**signs, "older.zarr": ".zgroup", "batch": "notes.txt"}.items():
+        Path(folder).mkdir()
+        Path(folder, sign).touch()
+    Path("donor").mkdir()
+    for word in ("cells.h5ad", *signs, "older.zarr"):
+        assert cli._is_data(word)
+        keys = ["--condition-keys", "batch", "--condition-keys", "donor"]
+        assert spread(["--condition-keys", "batch", "donor", word, "more"]) == [*keys, word, "more"]
+    assert not any(map(cli._is_data, ("batch", "donor", "nowhere", "")))
+
+
 # --- commands hand on what they were given ---------------------------------------------------------------------------
 
 
@@ -76,6 +92,7 @@ def calls(monkeypatch):
 
     facts = {"cells": 5000, "evaluations": 16, "notes": ["a note of the plan"]}
     api.generate, api.train = verb("generate", Answer(**facts)), verb("train", Answer())
+    api.perturb = verb("perturb", Answer(notes=["a note of the response"]))
     monkeypatch.setitem(sys.modules, "syncyte.api", api)
     monkeypatch.setitem(vars(syncyte), "api", api)
     return made
@@ -221,6 +238,82 @@ def test_cells_are_written(tiny_sets_run, tmp_path):
     made = anndata.read_h5ad(out)
     assert made.shape == (9, 80) and (made.obs["cell_type"] == "CD14 Mono").all() and made.X.dtype == np.int32
     assert list(tmp_path.iterdir()) == [out]
+
+
+# --- responses -------------------------------------------------------------------------------------------------------
+
+ASKED = ("perturb", "RUN", "C.h5ad", "--key", "drug", "--control", "none", "--target", "d1", "--out", "O.h5ad")
+LEAST_ASKED = {
+    "run": Path("RUN"),
+    "cells": Path("C.h5ad"),
+    "key": "drug",
+    "control": "none",
+    "target": ("d1",),
+    "out": Path("O.h5ad"),
+    "method": "regression",
+    "reference": None,
+    "of": None,
+    "steps": 8,
+    "guidance": 1.0,
+    "settings": (),
+    "features": None,
+    **{name: LEAST[name] for name in ("modality", "genome", "layer", "force", "device", "seed", "quiet")},
+}
+
+
+def test_perturb_with_the_least(calls):
+    done = run(*ASKED)
+    assert calls == [("perturb", LEAST_ASKED)] and type(calls[0][1]["method"]) is str
+    assert done.stdout == "Wrote O.h5ad and O.effects.csv\n" and done.stderr == "note: a note of the response\n"
+
+
+def test_perturb_with_everything(calls):
+    words = (
+        "--target d2+d3 --method transport --reference R1 --reference R2 --of atac --steps 4 --guidance 1.5 "
+        "--set kind=referenced --features F.csv --device cpu --seed 3 --quiet"
+    )
+    done = run(*ASKED, *words.split())
+    changed = {
+        "target": ("d1", "d2+d3"),
+        "method": "transport",
+        "reference": [Path("R1"), Path("R2")],
+        "of": "atac",
+        "steps": 4,
+        "guidance": 1.5,
+        "settings": ("kind=referenced",),
+        "features": Path("F.csv"),
+        "device": "cpu",
+        "seed": 3,
+        "quiet": True,
+    }
+    assert calls == [("perturb", {**LEAST_ASKED, **changed})] and done.output == ""
+    run(*ASKED, "--reference", "R.h5ad")
+    assert calls[1][1]["reference"] == Path("R.h5ad")
+
+
+def test_responses_are_written(tiny_treated_run, tmp_path, capfd, monkeypatch):
+    import anndata
+    from tests.treated import treated
+
+    cells, out = tmp_path / "controls.h5ad", tmp_path / "O.h5ad"
+    new = treated(each=2, seed=6)
+    new.write_h5ad(cells)
+    words = ["perturb", str(tiny_treated_run.path), str(cells), "--key", "drug", "--control", "none", "--out", str(out)]
+    words += ["--device", "cpu", "--target"]
+    done = run(*words, "d1", "--target", "d1+d7", "--method", "flow")
+    assert done.stdout == f"Wrote {out} and {out.with_suffix('.effects.csv')}\n"
+    assert done.stderr.splitlines() == [
+        "note: 48 cells that are not drug=none are left out.",
+        "note: d1+d7: d1+d7 was never seen by the flow: predicted by regression instead.",
+        "note: d1+d7: d7 was never seen and has no features: it gets the mean effect of all perturbations.",
+    ]
+    made, real = anndata.read_h5ad(out), new[(new.obs["drug"] == "none").to_numpy()]
+    assert made.shape == (72, 80) and made.X.dtype == np.int32 and (made.X[:24] != real.X).nnz == 0
+    assert pd.read_csv(out.with_suffix(".effects.csv")).groupby("target").size().to_dict() == {"d1": 80, "d1+d7": 80}
+    monkeypatch.setattr(sys, "argv", ["syncyte", *words, "none"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2 and capfd.readouterr().err == "error: --target none is the control: leave it out.\n"
 
 
 # --- tables of features ----------------------------------------------------------------------------------------------

@@ -69,6 +69,14 @@ def test_the_users_word_decides(layer: str, slot: str):
     np.testing.assert_array_equal(dense(cells, "rna"), expected.toarray())
 
 
+def test_a_layer_may_be_named_raw():
+    adata = table(seed=1)
+    adata.layers["raw"] = table(seed=3).X
+    cells = opened(adata, layer="raw")
+    assert where(cells) == "layers['raw']"
+    np.testing.assert_array_equal(dense(cells, "rna"), adata.layers["raw"].toarray())
+
+
 def test_the_users_object_is_not_touched():
     adata = table()
     adata.X = adata.X.astype(np.int64)

@@ -101,6 +101,17 @@ def test_unknown_labels_are_named_beside_what_exists(coder):
     assert coder.arrays(table, strict=False)["type"].tolist() == [3, 0]
 
 
+def test_words_for_numbers_are_refused(coder):
+    """What is missing says nothing, numbers may be written as text, and where it is not strict a word says nothing."""
+    table = pd.DataFrame({"dose": ["14", None, "high", ""]})
+    with pytest.raises(DataError, match=r"^'dose' is a number in this run; found 'high'\.$"):
+        coder.arrays(table)
+    np.testing.assert_array_equal(coder.arrays(table, strict=False)["dose"][:, 0], [1.0, np.nan, np.nan, np.nan])
+    np.testing.assert_array_equal(coder.arrays(table.drop(index=2))["dose"][:, 0], [1.0, np.nan, np.nan])
+    labels = pd.DataFrame({"dose": pd.Categorical([14, 2])})
+    np.testing.assert_array_equal(coder.arrays(labels)["dose"][:, 0], [1.0, -2.0])
+
+
 def test_categorical_columns_read_as_their_labels(coder):
     table = pd.DataFrame({"type": pd.Categorical(["T", None, "B"], categories=["T", "B", "unused"])})
     assert coder.arrays(table)["type"].tolist() == [3, 0, 1]

@@ -43,6 +43,11 @@ def made(likelihood: str = "nb", *, features: int = FEATURES, fresh: bool = Fals
     return model.double().eval()
 
 
+def disperse(model: SetModel, values: torch.Tensor) -> None:
+    """Set the log dispersions."""
+    model.decoder.dispersion.data = (values - model.decoder.first) / sets.SPEED
+
+
 def cells(seed: int = 0, features: int = FEATURES) -> sp.csr_matrix:
     """Counts of a few cells, from few to many measured features; the last has none."""
     rng = np.random.default_rng(seed)
@@ -189,7 +194,7 @@ def test_attention_begins_as_nothing(preset):
     for parameter in lite.parameters():
         parameter.data += 0.2 * torch.randn(parameter.shape, dtype=torch.float64)
     missing, strange = full.load_state_dict(lite.state_dict(), strict=False)
-    stem = ("table", "bias", "norm", "mean", "log_sd", "inward", "log_dispersion")
+    stem = ("table", "bias", "norm", "mean", "log_sd", "inward", "dispersion")
     assert not strange and missing and not any(name.split(".")[1] in stem for name in missing)
     tokens = tokens_of(cells())
     latent = torch.randn(5, sizes.latents, dtype=torch.float64)
@@ -207,7 +212,7 @@ def test_attention_begins_as_nothing(preset):
 def case(kind: str):
     """A model, codes, counts and log totals, and the shares and dispersions as the formulas want them."""
     model = made(kind, **KINDS["asked back"])
-    model.decoder.log_dispersion.data.uniform_(-1, 3)
+    disperse(model, torch.empty(FEATURES, dtype=torch.float64).uniform_(-1, 3))
     latent = torch.randn(CELLS, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     counts = torch.from_numpy(cells().toarray()).double()
     total = counts.sum(dim=1).clamp_min(1)
@@ -247,9 +252,36 @@ def test_gaussian_scores_log_counts():
     np.testing.assert_allclose(found, wanted, rtol=2e-6)
 
 
+@pytest.mark.parametrize("kind", ["nb", "zinb", "poisson", "gaussian"])
+def test_some_features_are_scored_as_if_there_were_no_others(kind):
+    """All of them are none in particular; their order is nothing; a subset has a total of its own, and shares of it."""
+    model, latent, counts, _, total, found = case(kind)
+    counts, log_total = torch.from_numpy(counts), torch.from_numpy(total[:, 0]).log()
+    order = torch.randperm(FEATURES, generator=torch.Generator().manual_seed(5))
+    some = torch.tensor([31, 4, 0, 17, 22])
+    own = counts[:, some].sum(dim=1).clamp_min(1).log()
+    with torch.no_grad():
+        whole = model.log_prob(latent, counts, log_total, torch.arange(FEATURES))
+        mixed = model.log_prob(latent, counts[:, order], log_total, order)
+        part = model.log_prob(latent, counts[:, some], own, some)
+        turned = model.log_prob(latent, counts[:, some.flip(0)], own, some.flip(0))
+        bias = model.decoder.bias.data.clone()
+        model.decoder.bias.data -= 1e4  # the others are there, and have no share
+        model.decoder.bias.data[some] = bias[some]
+        lone = torch.zeros_like(counts)
+        lone[:, some] = counts[:, some]
+        alone = model.log_prob(latent, lone, own)
+        model.decoder.bias.data = bias
+        others = model.log_prob(latent, lone, own) - part
+    assert close(whole, torch.from_numpy(found), 1e-6) and close(mixed, whole, 1e-6) and close(turned, part, 1e-6)
+    assert others.abs().max() > 0.1  # which the others' zeros cost
+    if kind in ("nb", "poisson"):  # zeros of features without a share cost nothing
+        assert close(alone, part, 1e-5)
+
+
 def test_dispersions_stay_within_their_limits():
     model = made()
-    model.decoder.log_dispersion.data = torch.linspace(-99, 99, FEATURES, dtype=torch.float64)
+    disperse(model, torch.linspace(-99, 99, FEATURES, dtype=torch.float64))
     assert model.log_dispersion.min() == -4 and model.log_dispersion.max() == 8
 
 
@@ -261,7 +293,7 @@ N = 8_000
 def drawn(kind: str, log_total: float = 6.5):
     """Many cells of one code, and its shares."""
     model = made(kind, **KINDS["queries"])
-    model.decoder.log_dispersion.data.uniform_(-0.5, 2.5)
+    disperse(model, torch.empty(FEATURES, dtype=torch.float64).uniform_(-0.5, 2.5))
     latent = torch.full((1, 4), 0.3, dtype=torch.float64)
     with torch.no_grad():
         share = model.log_shares(latent).exp().numpy()[0]

@@ -65,7 +65,7 @@ def test_settings_reach_the_configuration():
 def test_the_number_of_epochs_is_brought_within_the_steps():
     config, notes = configure("scldm", "lite", ["few_cells=0"]), []
     stages = within_steps(config, 1280, notes)  # 10 steps an epoch
-    assert {name: stage.epochs for name, stage in stages.items()} == {"autoencode": 80, "flow": 150}
+    assert {name: stage.epochs for name, stage in stages.items()} == {"autoencode": 80, "flow": 300}
     assert notes[0] == "Stage 'autoencode': 800 steps instead of 300 (steps.autoencode)." and len(notes) == 2
     many = within_steps(config, 12_800_000, notes)
     assert {name: round(stage.epochs * 100_000) for name, stage in many.items()} == dict.fromkeys(many, 20_000)

@@ -222,6 +222,68 @@ def test_given_cells_without_the_modality_are_left_out(tiny_sets_run):
     assert smooth.layers["syncyte_denoised"].values.shape == (have.sum(), 80)
 
 
+# --- what a result hangs on ------------------------------------------------------------------------------------------
+
+
+def recounted(given) -> anndata.AnnData:
+    """The same cells, one count more in one of them."""
+    other = given.copy()
+    values = other.X.toarray()
+    values[11, 5] += 1
+    other.X = sp.csr_matrix(values)
+    return other
+
+
+def test_a_fingerprint_of_counts_changes_with_each_count(tiny_sets_run, given):
+    cells = tiny_sets_run.align(cells_of(given))
+    own = plans.counts_digest(cells, "rna")
+    assert own == plans.counts_digest(tiny_sets_run.align(cells_of(given.copy())), "rna") and len(own) == 16
+    for other in (recounted(given), given[::-1].copy(), given[:, ::-1][:, 1:].copy(), given[:59].copy()):
+        assert plans.counts_digest(tiny_sets_run.align(cells_of(other)), "rna") != own
+    swapped = given[:, ::-1].copy()  # which aligning puts back
+    assert plans.counts_digest(tiny_sets_run.align(cells_of(swapped)), "rna") == own
+    renamed = given.copy()
+    renamed.obs_names = [f"x{name}" for name in renamed.obs_names]
+    assert plans.counts_digest(tiny_sets_run.align(cells_of(renamed)), "rna") == own  # names are stamped by the table
+
+
+@pytest.mark.parametrize("mode", ["augment", "reconstruct"])
+def test_blocks_of_other_counts_are_not_taken_up(tiny_sets_run, given, tmp_path, monkeypatch, mode):
+    """A file that was begun with a count less in a cell is begun anew, and with the same counts it goes on."""
+    for module in (draw, plans, generate):
+        monkeypatch.setattr(module, "BLOCK", 16)
+    out, key = tmp_path / "O.h5ad", {"augment": "given", "reconstruct": "points"}[mode]
+    real, done = generate.draw_counts, []
+
+    def killed(*asked):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(1)
+        return real(*asked)
+
+    taken = []
+    for other in (given, recounted(given)):
+        done.clear()
+        monkeypatch.setattr(generate, "draw_counts", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(tiny_sets_run, mode=mode, cells=given, out=out)
+        monkeypatch.setattr(generate, "draw_counts", real)
+        made = make(tiny_sets_run, mode=mode, cells=other, out=out)
+        taken.append(made.facts["blocks_taken_up"])
+        assert same(made.adata().X, make(tiny_sets_run, mode=mode, cells=other).counts)
+    assert taken[0] >= 2 and taken[1] == 0
+    assert made.facts[key] != make(tiny_sets_run, mode=mode, cells=given).facts[key]
+
+
+def test_every_plan_that_follows_the_flow_tells_what_it_cost(tiny_sets_run, given):
+    between = {"mode": "interpolate", "between": ENDS, "stops": 2, "n": 2}
+    ways = ({"n": 2}, {"n": 2, "mode": "unconditional"}, between, {"mode": "augment", "cells": given})
+    for asked in ways:
+        assert make(tiny_sets_run, **asked, steps=3).facts["evaluations"] == 6
+        assert make(tiny_sets_run, **asked, steps=3, settings=["solver=euler"]).facts["evaluations"] == 3
+    assert "evaluations" not in make(tiny_sets_run, mode="reconstruct", cells=given).facts
+
+
 # --- depth -----------------------------------------------------------------------------------------------------------
 
 

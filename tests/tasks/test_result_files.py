@@ -294,6 +294,24 @@ def test_incomplete_predictions_leave_nothing(tmp_path):
     assert ad.read_h5ad(out).shape == ad.read_h5ad(tmp_path / "none.h5ad").shape == (0, 2)
 
 
+def test_columns_of_text_beside_nothing_are_written(tmp_path):
+    """Of cells and of features, numbers among the words; the caller's tables stay as they are."""
+    obs = pd.DataFrame({"sample": ["a", None, np.nan], "mixed": ["b", 3, None]}, index=list("xyz"))
+    obs = obs.assign(n=[1.0, np.nan, 2.0], whole=["p", "q", "q"], empty=None)
+    var = pd.DataFrame({"symbol": ["g", None]}, index=["f1", "f2"])
+    before = obs.copy(), var.copy()
+    with PredictionWriter(tmp_path / "p.h5ad", obs, var) as writer:
+        writer.append(np.ones((3, 2), np.float32))
+    found = ad.read_h5ad(tmp_path / "p.h5ad")
+    assert found.obs["sample"].astype(object).where(found.obs["sample"].notna(), None).tolist() == ["a", None, None]
+    assert found.obs["mixed"].astype(object).where(found.obs["mixed"].notna(), None).tolist() == ["b", "3", None]
+    assert found.obs["whole"].tolist() == ["p", "q", "q"] and found.obs["empty"].isna().all()
+    assert found.obs["n"].tolist()[0::2] == [1.0, 2.0] and found.obs["n"].isna().tolist() == [False, True, False]
+    assert found.var["symbol"].isna().tolist() == [False, True]
+    pd.testing.assert_frame_equal(obs, before[0])
+    pd.testing.assert_frame_equal(var, before[1])
+
+
 def test_memory_stays_flat(tmp_path):
     import tracemalloc
 

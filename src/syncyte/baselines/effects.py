@@ -153,7 +153,7 @@ class EffectModel:
 
         Something is always ``common`` where a perturbation is left out: the mean effect is all there is to say of it.
         """
-        several, described = len(set(self.perturbations)) > 1, len(self.features.columns) > 0
+        several, described = len(set(self.perturbations)) > 1, self.features.index.isin(self.names).sum() > 1
         rows = np.arange(len(self.values))
         if len(set(folds)) < 3:
             return plain

@@ -129,6 +129,7 @@ def _candidates(slots: Sequence[Slot], label: str, layer: str | None) -> list[Sl
         return chosen
     wanted = {"X": "X", "raw": "raw.X", "raw.X": "raw.X"}.get(layer, f"layers[{layer!r}]")
     chosen = [slot for slot in slots if slot.name == wanted]
+    chosen = chosen or [slot for slot in slots if slot.name == f"layers[{layer!r}]"]  # a layer that is named raw
     if not chosen:
         raise DataError(f"{label}: {unknown('layer', layer, [layer_name(slot.name) for slot in slots])}")
     return chosen

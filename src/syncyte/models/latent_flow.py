@@ -77,7 +77,10 @@ class LatentFlow(nn.Module):
     def forward(
         self, state: Float[Tensor, "b c"], time: Float[Tensor, "b"], condition: Mapping[str, Tensor]
     ) -> Float[Tensor, "b c"]:
-        """Velocity at a state; the form of ``nn.flow.Velocity``."""
+        """Velocity at a state; the form of ``nn.flow.Velocity``. Vectors that are not given are null."""
+        missing = {name: size for name, size in self.conditions.vectors.items() if name not in condition}
+        blank = {name: state.new_full((len(state), size), torch.nan) for name, size in missing.items()}
+        condition = {**condition, **blank}
         if not self.tokens:
             return self.network(state, time, condition)
         pad = self.tokens * self.each - self.coordinates

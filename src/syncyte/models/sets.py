@@ -16,12 +16,13 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from syncyte.config import Config
 from syncyte.models.conditions import Attribute, ConditionCoder
+from syncyte.models.language import SAID, Words, WordSizes
 from syncyte.models.latent_flow import FlowSizes, LatentFlow
 from syncyte.nn.likelihood import likelihoods, negative_binomial, zero_inflated
 from syncyte.nn.resample import AskBlock, MergeValues, Pool, Unpool
@@ -31,6 +32,7 @@ CountLikelihood = Literal["nb", "poisson", "zinb", "gaussian"]
 DISPERSION = (-4.0, 8.0)  # limits of its logarithm
 SPREAD = (-6.0, 2.0)  # limits of the log standard deviation of a code
 ALL_TOKENS = 1 << 30  # no limit to what attention reads of a cell
+SPEED = 10.0  # of learning dispersions: Adam moves a parameter by no more than the learning rate at a step
 SLICE = 1 << 22  # cell x feature answers made at once
 
 
@@ -57,6 +59,7 @@ class SetSpec(Config):
     sizes: SetSizes = SetSizes()
     flow: FlowSizes = FlowSizes()
     attributes: list[Attribute] = []
+    words: WordSizes | None = None
 
 
 class SetEncoder(nn.Module):
@@ -99,6 +102,35 @@ class SetEncoder(nn.Module):
 
     def forward(self, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and log standard deviation ``(b, z)``, and the total count ``(b,)`` seen."""
+        hidden, scale, total = self._summed(tokens)
+        mean, log_sd = self.mean(hidden), self.log_sd(hidden)
+        if self.pool is not None:
+            states = self._pooled(self.pool, *self._merged(tokens, scale), hidden)
+            more = (
+                self.out(states).view(len(total), 2, -1) if self.sizes.queries == 1 else self._split(self.out(states))
+            )
+            mean, log_sd = mean + more[:, 0], log_sd + more[:, 1]
+        return mean, log_sd.clamp(*SPREAD), total
+
+    def states(self, tokens: Tokens) -> tuple[Float[Tensor, "b n d"], Bool[Tensor, "b n"]]:
+        """All token states of cells: of the queries that have read the set, then of the features; and which are valid.
+
+        Without queries the only state is the sum over the features.
+        """
+        hidden, scale, _ = self._summed(tokens)
+        if self.pool is None:
+            return hidden[:, None], torch.ones(len(hidden), 1, dtype=torch.bool, device=hidden.device)
+        merged, valid = self._merged(tokens, scale)
+        read = self._pooled(self.pool, merged, valid, hidden)
+        return torch.cat([read, merged], dim=1), torch.cat([valid.new_ones(read.shape[:2]), valid], dim=1)
+
+    @property
+    def state_width(self) -> int:
+        """Width of ``states``."""
+        return self.sizes.width if self.sizes.queries else self.sizes.hidden
+
+    def _summed(self, tokens: Tokens) -> tuple[Float[Tensor, "b h"], Float[Tensor, "b"], Float[Tensor, "b"]]:
+        """Hidden state from the sum over features, scale to ``per_cell``, and total."""
         cells = tokens.ids.shape[0]
         total = tokens.value.new_zeros(cells).index_add_(0, tokens.cell, tokens.value)
         scale = self.per_cell / total.clamp_min(1)
@@ -108,16 +140,10 @@ class SetEncoder(nn.Module):
         weights = (logs / self.spread[tokens.feature]).to(self.table.dtype)
         summed = F.embedding_bag(tokens.feature, self.table, offsets, mode="sum", per_sample_weights=weights)
         summed = summed - (self.center / self.spread) @ self.table + self.bias
-        hidden = self.dropout(F.silu(self.norm(summed)))
-        mean, log_sd = self.mean(hidden), self.log_sd(hidden)
-        if self.pool is not None:
-            states = self._attend(self.pool, tokens, scale, hidden)
-            more = self.out(states).view(cells, 2, -1) if self.sizes.queries == 1 else self._split(self.out(states))
-            mean, log_sd = mean + more[:, 0], log_sd + more[:, 1]
-        return mean, log_sd.clamp(*SPREAD), total
+        return self.dropout(F.silu(self.norm(summed))), scale, total
 
-    def _attend(self, pool: Pool, tokens: Tokens, scale: Tensor, hidden: Tensor) -> Float[Tensor, "b m d"]:
-        """States of the queries, which start from the sum and have read the tokens."""
+    def _merged(self, tokens: Tokens, scale: Tensor) -> tuple[Float[Tensor, "b n d"], Bool[Tensor, "b n"]]:
+        """Tokens of features with their values, and which hold any."""
         cells, columns = tokens.ids.shape[0], max(tokens.ids.shape[1], 1)  # cells may all be empty
         kept = (tokens.token >= 0) & (tokens.value > 0)
         place, value = tokens.token[kept], tokens.value[kept]
@@ -125,9 +151,11 @@ class SetEncoder(nn.Module):
         vectors = vectors.index_add(0, place, self.vectors[tokens.feature[kept]])
         amount = value.new_zeros(cells * columns).index_add_(0, place, value).view(cells, columns)
         values = torch.stack([amount, amount * scale[:, None]], dim=2).log1p()
-        merged = self.merge(vectors.view(cells, columns, -1), values)
-        start = self.start(hidden).view(cells, self.sizes.queries, -1)
-        return pool(merged, amount > 0, start)
+        return self.merge(vectors.view(cells, columns, -1), values), amount > 0
+
+    def _pooled(self, pool: Pool, merged: Tensor, valid: Tensor, hidden: Tensor) -> Float[Tensor, "b m d"]:
+        """States of the queries, which start from the sum and have read the tokens."""
+        return pool(merged, valid, self.start(hidden).view(len(hidden), self.sizes.queries, -1))
 
     def _split(self, parts: Float[Tensor, "b m e"]) -> Float[Tensor, "b two z"]:
         """Each query's share of means and of log standard deviations, gathered."""
@@ -151,8 +179,9 @@ class SetDecoder(nn.Module):
         self.norm = nn.LayerNorm(sizes.hidden)
         self.table = nn.Parameter(torch.randn(features, sizes.hidden) * 0.02)
         self.bias = nn.Parameter(torch.zeros(features))
-        first = -0.7 if likelihood == "gaussian" else math.log(10.0)  # there it is the log spread of log values
-        self.log_dispersion = nn.Parameter(torch.full((features,), first))
+        # of Gaussian values it is the log spread, of counts the log dispersion
+        self.first = -0.7 if likelihood == "gaussian" else math.log(10.0)
+        self.dispersion = nn.Parameter(torch.zeros(features))
         self.zeros = nn.Linear(sizes.hidden, features) if likelihood == "zinb" else None
         if self.zeros is not None:
             nn.init.zeros_(self.zeros.weight)
@@ -170,6 +199,11 @@ class SetDecoder(nn.Module):
             self.unpool = Unpool(sizes.width, sizes.heads)
             self.out = nn.Linear(sizes.width, 1, bias=False)
             nn.init.zeros_(self.out.weight)
+
+    @property
+    def log_dispersion(self) -> Float[Tensor, "f"]:
+        """Log dispersion or spread of every feature; it learns faster than weights do."""
+        return self.first + SPEED * self.dispersion
 
     def forward(
         self, latent: Float[Tensor, "b z"], features: Int[Tensor, "f"] | None = None
@@ -206,7 +240,6 @@ class SetModel(nn.Module):
         Its shape.
     """
 
-    capabilities = ("encodes", "generates")
     gate: Tensor
 
     def __init__(self, spec: SetSpec) -> None:
@@ -216,7 +249,10 @@ class SetModel(nn.Module):
         coder = ConditionCoder(spec.attributes)
         self.encoder = SetEncoder(spec.features, spec.sizes, spec.per_cell)
         self.decoder = SetDecoder(spec.features, spec.sizes, spec.likelihood)
-        self.flow = LatentFlow(spec.sizes.latents, coder.categories, coder.vectors, spec.flow)
+        said = {} if spec.words is None else {SAID: spec.words.shared}
+        self.flow = LatentFlow(spec.sizes.latents, coder.categories, coder.vectors | said, spec.flow)
+        self.words = None if spec.words is None else Words(self.encoder.state_width, spec.words)
+        self.capabilities = ("encodes", "generates", *(() if spec.words is None else ("matches", "speaks")))
         self.register_buffer("gate", torch.ones(1))  # nothing is shrunken
 
     def encode(

@@ -112,11 +112,14 @@ class Codes:
         By attribute, codes ``(cells,)`` or values ``(cells, 1)``.
     coder
         Makes conditions of them.
+    drawn
+        More conditions that are drawn anew for every minibatch of cells.
     """
 
     values: NDArray[np.float32]
     conditions: Mapping[str, NDArray]
     coder: ConditionCoder
+    drawn: Callable[[NDArray[np.int64], torch.Generator], Mapping[str, Tensor]] | None = None
 
     def points(self, rows: NDArray[np.int64], generator: torch.Generator, noise: float) -> Float[Tensor, "b c"]:
         """Posterior samples and log totals of some cells."""
@@ -152,6 +155,8 @@ class FlowMatching(nn.Module):
         data = model.flow.standardise(self.codes.points(rows, generator, DEPTH_NOISE).to(model.flow.mean))
         given = {name: values[rows] for name, values in self.codes.conditions.items()}
         condition = self.codes.coder.tensors(given, data.device)
+        if self.codes.drawn is not None:
+            condition = condition | {n: x.to(data.device) for n, x in self.codes.drawn(rows, generator).items()}
         if self.training and condition:
             condition = drop_conditions(condition, self.each, self.every, generator)
         time = stratified_times(len(data), generator).to(data)

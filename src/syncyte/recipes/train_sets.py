@@ -5,8 +5,8 @@ Left out: what all recipes do (``train``), the losses (``objectives.sets``) and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from syncyte.data.split import Split, split_random
 from syncyte.errors import ConfigError, DataError
 from syncyte.modalities import Tokenizer, modalities
 from syncyte.models.conditions import ConditionCoder, Shares, as_text, describe_attributes, feature_rows
+from syncyte.models.language import WordSizes
 from syncyte.models.latent_flow import FlowSizes
 from syncyte.models.sets import ALL_TOKENS, CountLikelihood, SetModel, SetSizes, SetSpec
 from syncyte.objectives.sets import Codes, CountElbo, FlowMatching
@@ -110,6 +111,28 @@ class RowLoader:
 
 
 @dataclass(frozen=True)
+class More:
+    """What a recipe adds to a set model.
+
+    Attributes
+    ----------
+    words
+        Sizes of the part that knows words; None for none.
+    objectives
+        More objectives by name.
+    drawn
+        Gives more conditions of the flow, see ``Codes.drawn``, once what comes before the flow is learned.
+    finish
+        Facts and arrays of the finished run.
+    """
+
+    words: WordSizes | None = None
+    objectives: Mapping[str, torch.nn.Module] = field(default_factory=dict)
+    drawn: Callable[[SetModel], Callable[..., Mapping[str, torch.Tensor]]] | None = None
+    finish: Callable[[Built], tuple[dict[str, Any], dict[str, NDArray]]] | None = None
+
+
+@dataclass(frozen=True)
 class Built:
     """A model about to be trained, and what its training reads."""
 
@@ -122,9 +145,16 @@ class Built:
     coder: ConditionCoder
     shares: Shares
     notes: list[str]
+    more: More = More()
 
 
-def prepare_sets(recipe: Recipe, config: SetRecipe, cells: Cells, order: Order) -> Learn:
+def prepare_sets(
+    recipe: Recipe,
+    config: SetRecipe,
+    cells: Cells,
+    order: Order,
+    more: Callable[[Cells, Split, list[str]], More] | None = None,
+) -> Learn:
     """Check what can be checked before anything is written, and give what trains."""
     notes: list[str] = []
     _check_sizes(config)
@@ -152,7 +182,8 @@ def prepare_sets(recipe: Recipe, config: SetRecipe, cells: Cells, order: Order) 
     shares = Shares.of(cells.obs.iloc[split.train], attributes, order.seed)
     if not attributes:
         notes.append("No --label-key and no --condition-keys: cells can be generated, but not asked for.")
-    return partial(_learn, config, cells, order, split, coder, shares, notes)
+    extra = More() if more is None else more(cells, split, notes)
+    return partial(_learn, config, cells, order, split, coder, shares, notes, extra)
 
 
 def _check_sizes(config: SetRecipe) -> None:
@@ -168,7 +199,14 @@ def _check_sizes(config: SetRecipe) -> None:
 
 
 def assemble_sets(
-    config: SetRecipe, cells: Cells, split: Split, coder: ConditionCoder, shares: Shares, notes: list[str], seed: int
+    config: SetRecipe,
+    cells: Cells,
+    split: Split,
+    coder: ConditionCoder,
+    shares: Shares,
+    notes: list[str],
+    seed: int,
+    more: More = More(),
 ) -> Built:
     """Choose features, and make the model that knows the moments of training cells."""
     name = cells.modalities[0]
@@ -190,11 +228,12 @@ def assemble_sets(
         sizes=config.sizes,
         flow=config.flow,
         attributes=list(coder.attributes.values()),
+        words=more.words,
     )
     model = SetModel(spec)
     share = fill_moments(model, cells, name, some)
     layout = modalities[name].layout(var, tokens=config.tokens or ALL_TOKENS, groups=config.groups)
-    return Built(config, spec, model, cells, split, Tokenizer(layout, share), coder, shares, notes)
+    return Built(config, spec, model, cells, split, Tokenizer(layout, share), coder, shares, notes, more)
 
 
 def within_steps(config: SetRecipe, cells: int, notes: list[str]) -> dict[str, StageConfig]:
@@ -245,10 +284,11 @@ def _learn(
     coder: ConditionCoder,
     shares: Shares,
     notes: list[str],
+    more: More,
     run: Path,
     worker: Worker,
 ) -> None:
-    built = assemble_sets(config, cells, split, coder, shares, notes, order.seed)
+    built = assemble_sets(config, cells, split, coder, shares, notes, order.seed, more)
     stages = [stage for stage in built.config.stages.values() if stage.active]
     modules = set_objectives(built, run, worker)
     objectives = {stage.name: {key: modules[key] for key in stage.objectives} for stage in stages}
@@ -275,6 +315,9 @@ def _learn(
         if groups is not None:
             facts["groups"] = {"values": groups.table.to_dict("list"), "cells": groups.cells.tolist()}
             arrays |= {f"groups.{name}": getattr(groups, name) for name in ("totals", "means", "variances")}
+        if more.finish is not None:
+            added = more.finish(built)
+            facts, arrays = facts | added[0], arrays | added[1]
         save_run(run, built.model, vocabularies, facts, arrays, about={}, metrics={})
 
 
@@ -309,11 +352,13 @@ def set_objectives(built: Built, run: Path, worker: Worker) -> dict[str, torch.n
         values = write_codes(model, built.cells, {name: built.tokenizer}, run, worker)
         rows = np.sort(np.random.default_rng(0).permutation(built.split.train)[:MOST_CELLS])
         set_scale(model, values, rows)
-        return Codes(values, built.coder.arrays(built.cells.obs, strict=False), built.coder)
+        drawn = None if built.more.drawn is None else built.more.drawn(model)
+        return Codes(values, built.coder.arrays(built.cells.obs, strict=False), built.coder, drawn)
 
     how: dict[str, Any] = {"kl": config.kl, "thinning": config.thinning, "noise": config.noise, "some": config.decoded}
     elbo = CountElbo(name, warmup=round(config.warmup * length), **how)
-    return {"elbo": elbo, "flow": FlowMatching(codes, each=config.each, every=config.every)}
+    flow = FlowMatching(codes, each=config.each, every=config.every)
+    return {"elbo": elbo, "flow": flow, **built.more.objectives}
 
 
 def _loader(

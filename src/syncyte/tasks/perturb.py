@@ -91,9 +91,8 @@ def control_rows(cells: Cells, key: str, control: str) -> tuple[NDArray[np.int64
     rows = np.flatnonzero((values == control).to_numpy())
     if len(rows) < FEWEST:
         found = sorted(set(values) - {""})
-        raise DataError(
-            f"{len(rows)} of {len(cells):,} cells are controls. {unknown(f'value of {key!r}', control, found)}"
-        )
+        why = f"At least {FEWEST} are needed." if len(rows) else unknown(f"value of {key!r}", control, found)
+        raise DataError(f"{len(rows)} of {len(cells):,} cells are controls. {why}")
     left = len(cells) - len(rows)
     return rows, [f"{left:,} cells that are not {key}={control} are left out."] if left else []
 
@@ -113,17 +112,11 @@ def perturb_cells(
 ) -> Perturbed:
     """Predict how control cells respond to targets; see ``syncyte.perturb``."""
     trained.need_capability("generates", "predict responses")
-    if not targets:
-        raise ConfigError(f"Name what is to be done to the cells with --target, a value of {key!r} or several as A+B.")
-    twice = [target for target in targets if list(targets).count(target) > 1]
-    if twice or control in targets:
-        raise ConfigError(
-            f"--target {(twice or [control])[0]} is {'given twice' if twice else 'the control'}: leave it out."
-        )
     book = open_book(trained, key, control, features)
-    _check_targets(book, targets)
+    check_targets(book, targets)
     rows, notes = control_rows(cells, key, control)
     some = trained.align(cells.take(rows))
+    notes += _lacking(book, some.obs)
     name = trained.modalities[0]
     real = some.counts(name)
     lost = cells.take(rows).counts(name).sum() - real.sum() if name in cells.modalities else 0
@@ -155,15 +148,31 @@ def perturb_cells(
     return Perturbed(obs, var, effects, None, out, facts)
 
 
-def _check_targets(book: Book, targets: Sequence[str]) -> None:
-    """Refuse parts of combinations that are the control, and empty names."""
+def check_targets(book: Book, targets: Sequence[str]) -> None:
+    """Refuse targets that are the control or given twice, and combinations with such parts or empty ones."""
+    known = f"Trained on: {', '.join(book.effects.names[:20])}."
+    if not targets:
+        raise ConfigError(
+            f"Name what is to be done to the cells with --target, a value of {book.key!r} or several as A+B. {known}"
+        )
+    twice = [target for target in targets if list(targets).count(target) > 1]
+    if twice or book.control in targets:
+        raise ConfigError(
+            f"--target {(twice or [book.control])[0]} is {'given twice' if twice else 'the control'}: leave it out."
+        )
     for target in targets:
         parts = parts_of(target)
-        if "" in parts or book.control in parts:
+        if "" in parts or book.control in parts or len(set(parts)) < len(parts):
             raise ConfigError(
-                f"--target {target!r}: give a value of {book.key!r}, or several joined by '+', none of them empty or "
-                f"the control. Trained on: {', '.join(book.effects.names[:20])}."
+                f"--target {target!r}: give a value of {book.key!r}, or several joined by '+', none of them empty, the "
+                f"control or repeated. {known}"
             )
+
+
+def _lacking(book: Book, obs: pd.DataFrame) -> list[str]:
+    """What is not said of the cells although the run would know it."""
+    lost = [name for name in book.contexts if name not in obs.columns]
+    return [f"The cells have no column {name!r}: nothing is said of it." for name in lost]
 
 
 def _table(obs: pd.DataFrame, names: pd.Index, key: str, control: str, responses: dict[str, Response]) -> pd.DataFrame:

@@ -27,8 +27,8 @@ from syncyte.modalities import modalities
 from syncyte.models.cell import everything
 from syncyte.models.conditions import as_text
 from syncyte.tasks.embed import latents
-from syncyte.tasks.perturb import Perturbed, control_rows, effect_table
-from syncyte.tasks.respond import Book, parts_of
+from syncyte.tasks.perturb import Perturbed, check_targets, control_rows, effect_table
+from syncyte.tasks.respond import Book, check_features, parts_of
 from syncyte.tasks.trained import Trained
 from syncyte.tasks.translate import MOST_BYTES
 from syncyte.tasks.write import PredictionWriter
@@ -52,6 +52,8 @@ def open_reference(
     if groups is None:
         raise DataError("The reference has too many combinations of contexts and perturbations. Give fewer.")
     groups = groups.collapse(key, list(contexts))
+    if not features.empty:
+        check_features(features, key, sorted(set(groups.table["perturbation"])))
     context = labels[list(contexts)].agg(" | ".join, axis=1) if contexts else pd.Series("all", index=labels.index)
     states = latents(trained, known)
     is_control = (labels[key] == control).to_numpy()
@@ -85,12 +87,15 @@ def perturb_expected(
     trained.need_capability("decodes", "predict responses")
     if reference is None:
         raise ConfigError("This run keeps no perturbed cells: name them, with their controls, with --reference DATA.")
+    if out is None:
+        raise ConfigError("Expected values are written to a file: give --out FILE.h5ad.")
     name = of or next(one for one in trained.modalities if one in reference.modalities)
     trained.need(name)
     label = str(trained.recipe.get("label_key"))
     contexts = [label] if label in cells.obs.columns and label in reference.obs.columns else []
     table = pd.DataFrame() if features is None else features
     book = open_reference(trained, reference, name, key, control, contexts, table)
+    check_targets(book, targets)
     rows, notes = control_rows(cells, key, control)
     some = trained.align(cells.take(rows))
     size = 4.0 * len(some) * len(trained.vocabularies[name]) * (len(targets) + 1)
@@ -112,8 +117,6 @@ def perturb_expected(
     facts: dict[str, Any] = {"key": key, "control": control, "targets": list(targets), "modality": name}
     facts |= {"unit": modalities[name].unit, "contexts": contexts, "notes": notes, "cells": len(some), "seed": seed}
     var = trained.vocabularies[name]
-    if out is None:
-        raise ConfigError("Expected values are written to a file: give --out FILE.h5ad.")
     record = json.dumps(json_ready({**trained.provenance(some, seed=seed), **facts}), default=str)
     uns = {"syncyte": {"perturb": record, "perturb_effects": effects_table}}
     with PredictionWriter(out, obs, var, uns=uns) as writer:

@@ -26,6 +26,7 @@ from syncyte.baselines.effects import Effect, EffectModel, expected_log, share_f
 from syncyte.baselines.groups import Groups
 from syncyte.baselines.prediction import SCALE, column_means, log_cp10k
 from syncyte.errors import ConfigError, DataError, unknown
+from syncyte.models.conditions import FEATURES, ConditionCoder
 from syncyte.tasks.draw import BLOCK, Sampling, coder_of, draw_counts, draw_points, follow, generator_of
 from syncyte.tasks.trained import Trained
 
@@ -52,6 +53,8 @@ class Book:
         Regression over all of them.
     contexts
         Attributes that make the context.
+    vectors
+        Given feature vectors of values, where the flow was trained on as many features; else empty.
     """
 
     key: str
@@ -59,10 +62,7 @@ class Book:
     groups: Groups
     effects: EffectModel
     contexts: list[str]
-
-    def knows(self, target: Target) -> bool:
-        """Whether all parts were seen in training."""
-        return all(part in self.effects.perturbations for part in target)
+    vectors: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def context_of(self, table: pd.DataFrame) -> NDArray[Any]:
         """Context of cells."""
@@ -130,15 +130,28 @@ def open_book(
     whole = Groups(table, cells, *(trained.arrays[f"groups.{name}"] for name in ("totals", "means", "variances")))
     others = [name for name in table.columns if name != key] if contexts is None else list(contexts)
     groups = whole.collapse(key, others)
+    names, vectors = sorted(set(groups.table["perturbation"])), pd.DataFrame()
     if features is None:
-        features = gene_features(trained, sorted(set(groups.table["perturbation"])))
+        features = gene_features(trained, names)
+    else:
+        check_features(features, key, names)
+        vectors = features if features.shape[1] == attributes[key].features else vectors
     effects = EffectModel(groups, control, features)
     if not effects.names:
         raise DataError(
             f"No training cell is perturbed beside control cells of the same {' and '.join(others) or 'kind'}: the run "
-            f"knows {key!r} = {', '.join(sorted(set(groups.table['perturbation'])))}. Train on both."
+            f"knows {key!r} = {', '.join(names)}. Train on both."
         )
-    return Book(key, control, groups, effects, others)
+    return Book(key, control, groups, effects, others, vectors)
+
+
+def check_features(features: pd.DataFrame, key: str, names: Sequence[str]) -> None:
+    """Refuse a table of features that names none of the values with effects."""
+    if not features.index.isin(names).any():
+        raise DataError(
+            f"The table of features names {', '.join(map(str, features.index[:3]))} ..., none of which is a known "
+            f"value of {key!r} ({', '.join(names[:3])} ...). Its first column should hold these values."
+        )
 
 
 def gene_features(trained: Trained, names: Sequence[str]) -> pd.DataFrame:
@@ -196,10 +209,12 @@ def predict_response(
     if method not in METHODS:
         raise ConfigError(unknown("method", method, METHODS))
     parts, words = parts_of(target), []
-    described = book.key in trained.recipe.get("described", [])
-    if method != "regression" and not (book.knows(parts) or described):
+    strange = [part for part in parts if part not in coder_of(trained).attributes[book.key].levels]
+    if method != "regression" and not all(part in book.vectors.index for part in strange):
         words.append(f"{'+'.join(parts)} was never seen by the flow: predicted by regression instead.")
         method = "regression"
+    elif method != "regression":
+        words += [f"{part} was never seen: the flow is told its features." for part in strange]
     words += book.words(parts) if method == "regression" else []
     contexts, logs = book.context_of(table), log_cp10k(counts)
     effects = {}
@@ -276,7 +291,7 @@ def _moved(
         own = {name: values[rows] for name, values in start.items()}
         ends = []
         for part in target:
-            other = coder.arrays(bare.iloc[rows].assign(**{book.key: part}), strict=False)
+            other = _told(coder, book, bare.iloc[rows], part)
             if method == "flow":
                 key = (seed, 4, first)
                 control = own if how.kind == "referenced" else None
@@ -297,3 +312,12 @@ def _moved(
             base = points[rows]
         found.append(base + sum(end - base for end in ends))  # combinations add up in the space of codes
     return np.concatenate(found)
+
+
+def _told(coder: ConditionCoder, book: Book, table: pd.DataFrame, part: str) -> dict[str, NDArray]:
+    """What the flow is told of cells under a value; of one that it never saw, the features."""
+    arrays = coder.arrays(table.assign(**{book.key: part}), strict=False)
+    if part not in coder.attributes[book.key].levels:
+        vector = book.vectors.loc[part].to_numpy(dtype=np.float32)
+        arrays[book.key + FEATURES] = np.tile(vector, (len(table), 1))
+    return arrays

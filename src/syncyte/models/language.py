@@ -1,0 +1,85 @@
+"""Words beside a set model: a reader of texts, a bridge from the tokens of cells, a matcher and a speaker.
+
+Cells and texts meet on one sphere. What a cell shows the bridge are its gene tokens and the states of the encoder's own
+queries, so nothing has to be squeezed through one vector first. Knows neither cell types nor genes by name.
+Leaves out: tokenizers and sentences (``words``), what is learned (``objectives.words``).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from syncyte.config import Config
+from syncyte.nn.language import Bridge, Matcher, Speaker, TextReader, likeness
+
+SAID = ".said"  # condition of a flow: the vector of a text
+
+
+class WordSizes(Config):
+    """Sizes of the parts that know words.
+
+    Attributes
+    ----------
+    pieces, grams
+        Sizes of the vocabularies of texts.
+    length, spoken
+        Most pieces of a text that is read, and of one that is spoken.
+    shared
+        Width of the space of cells and texts.
+    queries, width, heads, layers
+        Of bridge and reader.
+    deep
+        Layers of the speaker.
+    """
+
+    pieces: int
+    grams: int
+    length: int = 64
+    spoken: int = 64
+    shared: int = 256
+    queries: int = 8
+    width: int = 96
+    heads: int = 4
+    layers: int = 2
+    deep: int = 3
+
+
+class Words(nn.Module):
+    """The parts of a model that know words.
+
+    Parameters
+    ----------
+    inward
+        Width of the tokens of cells.
+    sizes
+        See ``WordSizes``.
+    """
+
+    def __init__(self, inward: int, sizes: WordSizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        layers = {"width": sizes.width, "heads": sizes.heads}
+        self.reader = TextReader(
+            sizes.pieces, sizes.grams, length=sizes.length, layers=sizes.layers, shared=sizes.shared, **layers
+        )
+        self.bridge = Bridge(inward, queries=sizes.queries, layers=1, shared=sizes.shared, **layers)
+        self.matcher = Matcher(sizes.shared, sizes.width)
+        self.speaker = Speaker(sizes.pieces, length=sizes.spoken, inward=sizes.width, layers=sizes.deep, **layers)
+        self.log_scale = nn.Parameter(torch.tensor(10.0).log())
+        self.offset = nn.Parameter(torch.tensor(-5.0))  # of the sigmoid loss
+
+    def read(self, pieces: Int[Tensor, "t l"], grams: Int[Tensor, "t g"]) -> Float[Tensor, "t d"]:
+        """Vectors of texts."""
+        return self.reader(pieces, grams)
+
+    def show(
+        self, tokens: Float[Tensor, "b n e"], valid: Bool[Tensor, "b n"]
+    ) -> tuple[Float[Tensor, "b q w"], Float[Tensor, "b q d"]]:
+        """States of the bridge's queries, and the vectors of cells."""
+        return self.bridge(tokens, valid)
+
+    def scores(self, cells: Float[Tensor, "b q d"], texts: Float[Tensor, "t d"]) -> Float[Tensor, "b t"]:
+        """Scaled likeness of cells and texts."""
+        return self.log_scale.exp().clamp_max(100.0) * likeness(cells, texts)

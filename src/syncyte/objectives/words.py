@@ -1,0 +1,165 @@
+"""What models of cells and words learn: to tell which text is of a cell, and to speak it.
+
+``Align`` is a symmetric contrastive loss in which every cell of a term is a positive of every text of it, and terms
+near by in an ontology count in part (Khosla et al. 2020; Radford et al. 2021), or a sigmoid loss over pairs (Zhai et
+al. 2023); the matcher learns beside it on the hardest wrong pairs. ``Speak`` scores sentences piece by piece.
+Texts are drawn anew for every cell of every minibatch. Leaves out: where texts come from (``words``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from syncyte.models.language import Words
+from syncyte.models.sets import SetModel
+from syncyte.nn.language import PAD, likeness
+from syncyte.types import Batch, Loss
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts of all cells.
+
+    Attributes
+    ----------
+    group
+        ``(cells,)`` which texts are a cell's; -1 where it has none.
+    pieces, grams, spoken
+        ``(groups, k, length)`` of ``k`` texts a group, for reading; and of sentences, for speaking.
+    near
+        ``(groups, groups)`` how far a text of one group is right for a cell of another: 1 for its own, 0 for most.
+    """
+
+    group: NDArray[np.int64]
+    pieces: NDArray[np.int32]
+    grams: NDArray[np.int32]
+    spoken: NDArray[np.int32]
+    near: NDArray[np.float32]
+
+    def draw(self, rows: NDArray[np.int64], generator: torch.Generator) -> tuple[NDArray, NDArray]:
+        """Group of each cell, and which of its texts is drawn."""
+        which = torch.randint(self.pieces.shape[1], (len(rows),), generator=generator, device=generator.device)
+        return self.group[rows], which.cpu().numpy()
+
+
+def take(table: NDArray[np.int32], groups: NDArray, which: NDArray, device: torch.device) -> Int[Tensor, "b l"]:
+    """Texts by group and number, without columns that are padding alone."""
+    found = torch.from_numpy(table[groups, which].astype(np.int64)).to(device)
+    return found[:, : max(1, int((found != PAD).sum(dim=1).max()))] if len(found) else found
+
+
+def words_of(model: SetModel) -> Words:
+    """The part of a model that knows words."""
+    if model.words is None:
+        raise ValueError("This model has no part for words.")
+    return model.words
+
+
+class Align(nn.Module):
+    """Cells and their texts to the same place.
+
+    Parameters
+    ----------
+    modality
+        Of the cells.
+    texts
+        Of all cells.
+    sigmoid
+        The loss over pairs, for small minibatches, instead of the one over rows and columns.
+    match
+        Weight of the matcher; 0 leaves it out.
+    """
+
+    def __init__(self, modality: str, texts: Texts, *, sigmoid: bool = False, match: float = 0.5) -> None:
+        super().__init__()
+        self.modality, self.texts, self.sigmoid, self.match = modality, texts, sigmoid, match
+
+    def forward(self, model: SetModel, batch: Batch, generator: torch.Generator) -> Loss:
+        """Nats a cell."""
+        words, rows = words_of(model), batch.rows.cpu().numpy()
+        groups, which = self.texts.draw(rows, generator)
+        known = np.flatnonzero(groups >= 0)
+        states, valid = model.encoder.states(batch.tokens[self.modality])
+        chosen = torch.from_numpy(known).to(states.device)
+        cells = words.show(states[chosen], valid[chosen])[1]
+        groups, which = groups[known], which[known]
+        texts = words.read(
+            take(self.texts.pieces, groups, which, states.device), take(self.texts.grams, groups, which, states.device)
+        )
+        near = torch.from_numpy(self.texts.near[np.ix_(groups, groups)]).to(states.device)
+        scores = words.scores(cells, texts)
+        loss = self._pairs(scores, near, words.offset) if self.sigmoid else contrast(scores, near)
+        parts = {"contrast": loss.detach()}
+        if self.match and len(known) > 1:
+            error = self._matched(words, cells, texts, near, generator)
+            loss, parts = loss + self.match * error, {**parts, "match": error.detach()}
+        return Loss(loss, parts, dict.fromkeys(parts, torch.tensor(float(len(known)), device=states.device)))
+
+    def _pairs(self, scores: Tensor, near: Tensor, offset: Tensor) -> Tensor:
+        """Sum over texts of the sigmoid loss."""
+        return F.binary_cross_entropy_with_logits(scores + offset, near, reduction="sum") / max(len(scores), 1)
+
+    def _matched(
+        self, words: Words, cells: Tensor, texts: Tensor, near: Tensor, generator: torch.Generator
+    ) -> Float[Tensor, ""]:
+        """Right pairs against the hardest wrong text of each cell and the hardest wrong cell of each text."""
+        with torch.no_grad():
+            alike = 10 * likeness(cells, texts) - 1e4 * (near > 0)
+            wrong_text = hard(alike, generator)
+            wrong_cell = hard(alike.T, generator)
+        right = words.matcher(cells, texts)
+        wrong = torch.cat([words.matcher(cells, texts[wrong_text]), words.matcher(cells[wrong_cell], texts)])
+        some = torch.cat([near[torch.arange(len(near)), wrong_text], near[wrong_cell, torch.arange(len(near))]]) == 0
+        false = F.softplus(wrong) * some  # a minibatch of one group has no wrong pair
+        return F.softplus(-right).mean() + false.sum() / some.sum().clamp_min(1)
+
+
+def contrast(scores: Float[Tensor, "b b"], near: Float[Tensor, "b b"]) -> Float[Tensor, ""]:
+    """Cross-entropy of rows and of columns against the shares that ``near`` gives."""
+    rows = near / near.sum(dim=1, keepdim=True)
+    columns = near / near.sum(dim=0, keepdim=True)
+    by_cell = -(rows * scores.log_softmax(dim=1)).sum(dim=1)
+    by_text = -(columns * scores.log_softmax(dim=0)).sum(dim=0)
+    return 0.5 * (by_cell.mean() + by_text.mean())
+
+
+def hard(alike: Float[Tensor, "b t"], generator: torch.Generator) -> Int[Tensor, "b"]:
+    """One column for each row, drawn by its softmax."""
+    chance = alike.softmax(dim=1).to(generator.device)
+    return torch.multinomial(chance, 1, generator=generator)[:, 0].to(alike.device)
+
+
+class Speak(nn.Module):
+    """Sentences of cells, from what the bridge's queries have read.
+
+    Parameters
+    ----------
+    modality, texts
+        See ``Align``.
+    """
+
+    def __init__(self, modality: str, texts: Texts) -> None:
+        super().__init__()
+        self.modality, self.texts = modality, texts
+
+    def forward(self, model: SetModel, batch: Batch, generator: torch.Generator) -> Loss:
+        """Nats a piece."""
+        words = words_of(model)
+        groups, which = self.texts.draw(batch.rows.cpu().numpy(), generator)
+        known = np.flatnonzero(groups >= 0)
+        states, valid = model.encoder.states(batch.tokens[self.modality])
+        chosen = torch.from_numpy(known).to(states.device)
+        prefix = words.show(states[chosen], valid[chosen])[0]
+        said = take(self.texts.spoken, groups[known], which[known], states.device)
+        scores = words.speaker(prefix, said[:, :-1])
+        target = said[:, 1:].masked_fill(said[:, 1:] == PAD, -100)
+        count = (target != -100).sum().clamp_min(1)
+        loss = F.cross_entropy(scores.flatten(0, 1), target.flatten(), ignore_index=-100, reduction="sum") / count
+        return Loss(loss, {"speak": loss.detach()}, {"speak": count.float()})

@@ -1,0 +1,1 @@
+"""Words about cells: names of types, texts, markers, and questions in plain language."""
