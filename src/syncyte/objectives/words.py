@@ -62,6 +62,12 @@ def words_of(model: SetModel) -> Words:
     return model.words
 
 
+def nothing(words: Words, name: str) -> Loss:
+    """Loss of a minibatch without texts."""
+    zero = words.log_scale.new_zeros(())
+    return Loss(words.log_scale * 0, {name: zero}, {name: zero})
+
+
 class Align(nn.Module):
     """Cells and their texts to the same place.
 
@@ -86,6 +92,8 @@ class Align(nn.Module):
         words, rows = words_of(model), batch.rows.cpu().numpy()
         groups, which = self.texts.draw(rows, generator)
         known = np.flatnonzero(groups >= 0)
+        if not len(known):
+            return nothing(words, "contrast")
         states, valid = model.encoder.states(batch.tokens[self.modality])
         chosen = torch.from_numpy(known).to(states.device)
         cells = words.show(states[chosen], valid[chosen])[1]
@@ -154,6 +162,8 @@ class Speak(nn.Module):
         words = words_of(model)
         groups, which = self.texts.draw(batch.rows.cpu().numpy(), generator)
         known = np.flatnonzero(groups >= 0)
+        if not len(known):
+            return nothing(words, "speak")
         states, valid = model.encoder.states(batch.tokens[self.modality])
         chosen = torch.from_numpy(known).to(states.device)
         prefix = words.show(states[chosen], valid[chosen])[0]
