@@ -45,7 +45,7 @@ def made(likelihood: str = "nb", *, features: int = FEATURES, fresh: bool = Fals
 
 def disperse(model: SetModel, values: torch.Tensor) -> None:
     """Set the log dispersions."""
-    model.decoder.dispersion.data = (values - model.decoder.first) / sets.SPEED
+    model.decoder.log_dispersion.data = values
 
 
 def cells(seed: int = 0, features: int = FEATURES) -> sp.csr_matrix:
@@ -194,7 +194,7 @@ def test_attention_begins_as_nothing(preset):
     for parameter in lite.parameters():
         parameter.data += 0.2 * torch.randn(parameter.shape, dtype=torch.float64)
     missing, strange = full.load_state_dict(lite.state_dict(), strict=False)
-    stem = ("table", "bias", "norm", "mean", "log_sd", "inward", "dispersion")
+    stem = ("table", "bias", "norm", "mean", "log_sd", "inward", "log_dispersion")
     assert not strange and missing and not any(name.split(".")[1] in stem for name in missing)
     tokens = tokens_of(cells())
     latent = torch.randn(5, sizes.latents, dtype=torch.float64)

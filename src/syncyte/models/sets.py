@@ -32,7 +32,6 @@ CountLikelihood = Literal["nb", "poisson", "zinb", "gaussian"]
 DISPERSION = (-4.0, 8.0)  # limits of its logarithm
 SPREAD = (-6.0, 2.0)  # limits of the log standard deviation of a code
 ALL_TOKENS = 1 << 30  # no limit to what attention reads of a cell
-SPEED = 10.0  # of learning dispersions: Adam moves a parameter by no more than the learning rate at a step
 SLICE = 1 << 22  # cell x feature answers made at once
 
 
@@ -179,9 +178,8 @@ class SetDecoder(nn.Module):
         self.norm = nn.LayerNorm(sizes.hidden)
         self.table = nn.Parameter(torch.randn(features, sizes.hidden) * 0.02)
         self.bias = nn.Parameter(torch.zeros(features))
-        # of Gaussian values it is the log spread, of counts the log dispersion
-        self.first = -0.7 if likelihood == "gaussian" else math.log(10.0)
-        self.dispersion = nn.Parameter(torch.zeros(features))
+        first = -0.7 if likelihood == "gaussian" else math.log(10.0)  # there it is the log spread of log values
+        self.log_dispersion = nn.Parameter(torch.full((features,), first))
         self.zeros = nn.Linear(sizes.hidden, features) if likelihood == "zinb" else None
         if self.zeros is not None:
             nn.init.zeros_(self.zeros.weight)
@@ -199,11 +197,6 @@ class SetDecoder(nn.Module):
             self.unpool = Unpool(sizes.width, sizes.heads)
             self.out = nn.Linear(sizes.width, 1, bias=False)
             nn.init.zeros_(self.out.weight)
-
-    @property
-    def log_dispersion(self) -> Float[Tensor, "f"]:
-        """Log dispersion or spread of every feature; it learns faster than weights do."""
-        return self.first + SPEED * self.dispersion
 
     def forward(
         self, latent: Float[Tensor, "b z"], features: Int[Tensor, "f"] | None = None

@@ -15,6 +15,8 @@ from typing import Any
 from syncyte.recipes.base import Recipe, recipes
 from syncyte.recipes.train_sets import SetRecipe, prepare_sets
 
+# Adam moves a parameter by about the learning rate at a step, and logs of dispersions have far to go
+DISPERSIONS = {r"^decoder\.log_dispersion$": 10.0}
 SAME: dict[str, Any] = {"weight_decay": 1e-4, "keep": "last", "patience": 0, "schedule": "cosine"}
 
 
@@ -33,6 +35,8 @@ def _recipe(
         "min_lr_factor": 0.05,
         "clip": 50.0,
         "trainable": (r"^encoder\.", r"^decoder\."),
+        "lr_factors": DISPERSIONS,
+        "no_decay": (r"bias$", r"norm", r"log_dispersion$"),
         **SAME,
         **(first or {}),
     }
