@@ -80,6 +80,14 @@ def test_the_number_of_epochs_is_brought_within_the_steps():
     assert within_steps(off, 1280, [])["flow"].epochs == 0  # what is switched off stays off
 
 
+def test_cells_of_few_counts_stop_early(tiny_data, tmp_path):
+    settings = ["few_counts=1e9", "stages.autoencode.epochs=1", "stages.flow.epochs=0"]
+    run = syncyte.train("scldm", tiny_data, out=tmp_path / "RUN", preset="tiny", settings=settings, quiet=True)
+    stage = run.recipe["config"]["stages"]["autoencode"]
+    assert (stage["keep"], stage["patience"]) == ("best", 4)
+    assert any("counts a cell: the autoencoder keeps its best round" in note for note in run.recipe["notes"])
+
+
 def test_few_cells_get_small_minibatches_in_the_autoencoder_alone():
     config = configure("scldm", "lite")
     few, many = within_steps(config, 2_000, []), within_steps(config, 3_000, [])

@@ -44,6 +44,7 @@ from syncyte.types import Batch
 
 PER_CELL = 1e4  # where the modality names no total of its own
 MOST_CELLS = 50_000  # that moments and scales are taken from
+FEW_ROUNDS = 4  # of validation without improvement
 MOST_TRIED = 20_000  # that variable features are chosen on
 HELD_OUT, MOST_HELD = 0.05, 1_000  # cells that only draw the curves of validation
 
@@ -67,6 +68,9 @@ class SetRecipe(Config):
         Features that are decoded in a step of training, drawn anew each time; 0 for all.
     steps
         Fewest and most optimiser steps of each stage: the number of epochs is brought within.
+    few_counts
+        Where cells hold fewer counts than that on average, the autoencoder keeps its best validation round and stops
+        ``FEW_ROUNDS`` rounds after it: so little is soon learned by heart.
     few_cells
         Below so many training cells, ``few_hidden`` and ``few_batch`` replace width and minibatch of the autoencoder.
     """
@@ -88,6 +92,7 @@ class SetRecipe(Config):
     each: float = 0.1
     every: float = 0.05
     steps: dict[str, tuple[int, int]] = {}
+    few_counts: float = 0.0
     few_cells: int = 0
     few_hidden: int = 128
     few_batch: int = 64
@@ -217,7 +222,13 @@ def assemble_sets(
         cells = cells.align(name, cells.part(name).features[columns])
     if config.few_cells > len(split.train):
         config = config.model_copy(update={"sizes": config.sizes.model_copy(update={"hidden": config.few_hidden})})
-    config = config.model_copy(update={"stages": within_steps(config, len(split.train), notes)})
+    stages = within_steps(config, len(split.train), notes)
+    depth = np.concatenate([depth_of(counts) for _, counts in cells.blocks(name, some)]).mean()
+    if depth < config.few_counts:
+        notes.append(f"{depth:.0f} counts a cell: the autoencoder keeps its best round (few_counts).")
+        early = {"keep": "best", "patience": FEW_ROUNDS}
+        stages["autoencode"] = stages["autoencode"].model_copy(update=early)
+    config = config.model_copy(update={"stages": stages})
     var = cells.part(name).var
     per_cell = modalities[name].per_cell or PER_CELL
     spec = SetSpec(
