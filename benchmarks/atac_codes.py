@@ -1,6 +1,6 @@
 """Set autoencoder on ATAC counts beside LSI of equal dimension: one half of a cell's counts told from the other half.
 
-    python benchmarks/atac_codes.py CORTEX.h5mu --runs RUNS [--hold-out batch=09C] [--seeds 3] [--out FILE.md]
+    python benchmarks/atac_codes.py CORTEX.h5mu --runs RUNS [--set likelihood=poisson] [--seeds 3] [--out FILE.md]
 
 A random 30 % of the cells of each type are held out (or the cells of some batches). Their counts are thinned into two
 halves: the first is encoded, the second is scored. Methods give a share of every region: the mean of training cells;

@@ -44,7 +44,7 @@ from syncyte.types import Batch
 
 PER_CELL = 1e4  # where the modality names no total of its own
 MOST_CELLS = 50_000  # that moments and scales are taken from
-FEW_ROUNDS = 4  # of validation without improvement
+FEW_ROUNDS, FEW_WIDTH = 4, 32  # rounds of validation without improvement
 MOST_TRIED = 20_000  # that variable features are chosen on
 HELD_OUT, MOST_HELD = 0.05, 1_000  # cells that only draw the curves of validation
 
@@ -69,8 +69,8 @@ class SetRecipe(Config):
     steps
         Fewest and most optimiser steps of each stage: the number of epochs is brought within.
     few_counts
-        Where cells hold fewer counts than that on average, the autoencoder keeps its best validation round and stops
-        ``FEW_ROUNDS`` rounds after it: so little is soon learned by heart.
+        Where cells hold fewer counts than that on average, the autoencoder is no wider than ``FEW_WIDTH``, keeps its
+        best validation round and stops ``FEW_ROUNDS`` rounds after it: so little is soon learned by heart.
     few_cells
         Below so many training cells, ``few_hidden`` and ``few_batch`` replace width and minibatch of the autoencoder.
     """
@@ -225,7 +225,9 @@ def assemble_sets(
     stages = within_steps(config, len(split.train), notes)
     depth = np.concatenate([depth_of(counts) for _, counts in cells.blocks(name, some)]).mean()
     if depth < config.few_counts:
-        notes.append(f"{depth:.0f} counts a cell: the autoencoder keeps its best round (few_counts).")
+        notes.append(f"{depth:.0f} counts a cell: a narrow autoencoder keeps its best round (few_counts).")
+        narrow = config.sizes.model_copy(update={"hidden": min(config.sizes.hidden, FEW_WIDTH)})
+        config = config.model_copy(update={"sizes": narrow})
         early = {"keep": "best", "patience": FEW_ROUNDS}
         stages["autoencode"] = stages["autoencode"].model_copy(update=early)
     config = config.model_copy(update={"stages": stages})
