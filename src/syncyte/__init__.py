@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # for editors and type checkers only
         harmonise,
         integrate,
         load,
+        map_labels,
         perturb,
         read,
         top_regions,
@@ -43,6 +44,7 @@ _VERBS = {
     "generate": ("syncyte.api", "generate"),
     "perturb": ("syncyte.api", "perturb"),
     "evaluate": ("syncyte.api", "evaluate"),
+    "map_labels": ("syncyte.api", "map_labels"),
     "demo": ("syncyte.walkthrough", "demo"),
     "simulate": ("syncyte.recipes.simulate", "simulate"),
 }
@@ -61,6 +63,7 @@ __all__ = [  # noqa: RUF022 - the order in which a user meets them
     "generate",
     "perturb",
     "evaluate",
+    "map_labels",
     "demo",
     "simulate",
 ]

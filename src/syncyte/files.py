@@ -1,11 +1,11 @@
-"""Verbs about files: read, inspect, harmonise, store, convert, count fragments; what every verb shares in opening data.
+"""Verbs about files: read, inspect, harmonise, store, convert, count fragments, map labels; and how data are opened.
 
 Leaves out: models. ``api`` hands these on beside its own verbs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from syncyte.data.cells import Cells
     from syncyte.data.fragments.cells import FragmentCounts
     from syncyte.data.gather import Executor, Gathered
+    from syncyte.genome.ontology import Ontology
+    from syncyte.words.map import LabelMap
 
 
 def open_data(
@@ -284,6 +286,74 @@ def count_fragments(
     if plots is not None:
         write_plots(counts, plots)
     return counts
+
+
+def map_labels(
+    labels: str | Path | Sequence[str],
+    *,
+    ontology: Any = None,
+    out: str | Path | None = None,
+    names: str | Path | Mapping[str, str] | None = None,
+    subset: str | Path | Sequence[str] | None = None,
+    cut: float = 0.5,
+    fast: bool = False,
+    cache: str | Path | None = None,
+    seed: int = 0,
+    quiet: bool = False,
+) -> LabelMap:
+    """Find the terms that free-text labels of cells mean; labels that nothing fits get no answer.
+
+    Parameters
+    ----------
+    labels
+        Labels, or a ``Path`` (or text that names a file) with one a line.
+    ontology
+        Ontology file (OBO, OBO graphs, JSON of cellxgene-ontology-guide; may be compressed) or a read ``Ontology``.
+        Without it, embedded names of blood and marrow and ``names`` are all there is.
+    out
+        CSV to write: label, term id, term, score, evidence.
+    names
+        Your own names: ``{name: id}`` (an empty id for a name that stands for itself), or a file of them.
+    subset
+        Terms that may be answers: ids, or a file that lists them. A label that means another gets the closest above.
+    cut
+        Score from which an answer is given, between 0 and 1.
+    fast
+        Letters and words alone: nothing is trained, and answers come at once.
+    cache
+        Folder for what is learned from an ontology (some minutes, once), instead of the user's cache.
+
+    Returns
+    -------
+    LabelMap
+        ``matches`` in the order of the labels, ``table()`` and ``notes``.
+    """
+    from syncyte.genome.ontology import Ontology
+    from syncyte.genome.ontology_files import read_ontology
+    from syncyte.words.labels import read_labels, read_names, write_map
+    from syncyte.words.map import LabelMap, LabelMapper, check_cut
+    from syncyte.words.trained import trained_for, without_training
+
+    check_out(out)
+    check_cut(cut)
+    listed = read_labels(Path(labels).expanduser()) if isinstance(labels, str | Path) else list(map(str, labels))
+    own = list(names.items()) if isinstance(names, Mapping) else read_names(Path(names)) if names is not None else []
+    known = ontology if isinstance(ontology, Ontology) or ontology is None else read_ontology(ontology)
+    among = None if subset is None else _chosen_terms(known, subset)
+    models, note = without_training(), ""
+    if known is not None and not fast:
+        models, note = trained_for(known, cache=None if cache is None else Path(cache), seed=seed, quiet=quiet)
+    mapper = LabelMapper(known, names=own, models=models, cut=cut, among=among)
+    found = LabelMap(tuple(mapper.map(listed)), (*filter(None, [note]), *mapper.notes))
+    if out is not None:
+        write_map(found, Path(out).expanduser())
+    return found
+
+
+def _chosen_terms(ontology: Ontology | None, subset: str | Path | Sequence[str]) -> Iterable[str]:
+    if ontology is None:
+        raise ConfigError("--subset chooses terms of an ontology, and none was given. Pass --ontology FILE.")
+    return ontology.subset(Path(subset) if isinstance(subset, str | Path) else subset).active
 
 
 def _check_counting(shift: Sequence[int], min_fragments: int | None, plots: str | Path | None) -> None:

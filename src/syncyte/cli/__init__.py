@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from syncyte.cli import data, demo, doctor, make, options, reference, tasks, train
+from syncyte.cli import data, demo, doctor, make, ontology, options, reference, tasks, train
 from syncyte.errors import DiskFullError, Dismissed, SyncyteError
 
 # Faults of the machine, not of syncyte: full disk, quota, no permission, read-only or too-long path.
@@ -61,6 +61,7 @@ for command in (
     options.add(app, command.__name__, command)
 app.add_typer(data.app, name="data")
 app.add_typer(reference.app, name="reference")
+app.add_typer(ontology.app, name="ontology")
 
 
 def _version(asked: bool) -> None:
