@@ -54,6 +54,7 @@ def test_the_same_name(mapper, label, term):
         ("🧬🔬", "no Latin letter"),
         ("???", "no Latin letter"),
         ("17", "no Latin letter"),
+        ("n/a", "nearest"),
         ("B" * 5000, "5,000 characters"),
         ("Unassigned", "it says"),
         ("doublets", "it says"),

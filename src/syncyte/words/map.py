@@ -211,11 +211,18 @@ class LabelMapper:
         return _none(label, 0.0, why)
 
     def _rows(self, spelled: str) -> int | None:
-        """Row of the index whose name is the same, if it means one term: own names first, then labels."""
-        rows = self.lexicon.exact.get(key_of(spelled), ())
+        """Row of the index whose name is the same, if it means one term.
+
+        Own names come first, then labels, the embedded names and synonyms. A letter alone is no name ("N" is not the
+        N cell); T and B have become cells by now.
+        """
+        key = key_of(spelled)
+        if len(key) == 1 and "cell" not in spelled.split():
+            return None
+        rows = self.lexicon.exact.get(key, ())
         names = [self.lexicon.names[row] for row in rows]
-        for kinds in (("yours",), ("label",), ("synonym", "usual")):
-            of_kind = [row for row, name in zip(rows, names) if name.kind in kinds]
+        for kind in ("yours", "label", "usual", "synonym"):
+            of_kind = [row for row, name in zip(rows, names) if name.kind == kind]
             if of_kind:
                 meant = {self.lexicon.names[row].term for row in of_kind}
                 return of_kind[0] if len(meant) == 1 else None
