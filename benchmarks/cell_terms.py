@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import argparse
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+
+from syncyte.genome.ontology import Term
+from syncyte.genome.ontology_files import read_ontology
 
 KANG = {
     "B cells": "CL:0000236",
@@ -33,18 +34,15 @@ PBMC = {label: KANG[same] for label, same in SAME.items()}
 PBMC_OWN = {**PBMC, "Memory CD4 T": "CL:0000897", "Naive CD4 T": "CL:0000895", "Platelet": "CL:0000233"}
 
 
-def read_terms(path: Path) -> dict[str, Any]:
-    """Terms of an ontology file."""
-    from numcodecs.zstd import Zstd
+def read_terms(path: Path) -> dict[str, Term]:
+    """Terms in use of an ontology file."""
+    return dict(read_ontology(path).active)
 
-    table = json.loads(Zstd().decode(path.read_bytes()))
-    live = {key: item for key, item in table.items() if key.startswith("CL:") and not item.get("deprecated")}
-    return {
-        key: SimpleNamespace(
-            label=item["label"],
-            synonyms=tuple(item.get("synonyms", ())),
-            definition=item.get("description", ""),
-            ancestors={above: far for above, far in item["ancestors"].items() if above in live},
-        )
-        for key, item in live.items()
-    }
+
+def arguments(words: str | None) -> argparse.ArgumentParser:
+    """Where the two data sets and the ontology lie."""
+    parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kang", type=Path, default=Path("kang_pbmc_8donors_control/rna.h5ad"))
+    parser.add_argument("--pbmc", type=Path, default=Path("pbmc3k/rna.h5ad"))
+    parser.add_argument("--ontology", type=Path, default=Path("CL-ontology-v2026-03-26.json.zst"))
+    return parser

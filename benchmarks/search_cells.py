@@ -9,12 +9,9 @@ tuned. P@50 takes the 50 best cells, or as many as are right where these are few
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import anndata as ad
 import numpy as np
-from cell_terms import KANG, PBMC_OWN, SAME, read_terms
+from cell_terms import KANG, PBMC_OWN, SAME, arguments, read_terms
 from sklearn.linear_model import LogisticRegression
 
 from syncyte.baselines.prediction import log_cp10k
@@ -73,10 +70,7 @@ LATER = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kang", type=Path, default=Path("kang_pbmc_8donors_control/rna.h5ad"))
-    parser.add_argument("--pbmc", type=Path, default=Path("pbmc3k/rna.h5ad"))
-    parser.add_argument("--ontology", type=Path, default=Path("CL-ontology-v2026-03-26.json.zst"))
+    parser = arguments(__doc__)
     parser.add_argument("--show", action="store_true", help="print how each query was read")
     options = parser.parse_args()
     terms = read_terms(options.ontology)

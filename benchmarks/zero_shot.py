@@ -13,7 +13,6 @@ too, without their labels.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -22,7 +21,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import scipy.sparse as sp
-from cell_terms import KANG, LABELS, PBMC, read_terms
+from cell_terms import KANG, LABELS, PBMC, arguments, read_terms
 from sklearn.metrics import roc_auc_score
 
 from syncyte.baselines.residual import Residual, ResidualMatrix
@@ -47,10 +46,7 @@ class Side:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kang", type=Path, default=Path("kang_pbmc_8donors_control/rna.h5ad"))
-    parser.add_argument("--pbmc", type=Path, default=Path("pbmc3k/rna.h5ad"))
-    parser.add_argument("--ontology", type=Path, default=Path("CL-ontology-v2026-03-26.json.zst"))
+    parser = arguments(__doc__)
     parser.add_argument("--dev", action="store_true", help="the donors that settings were chosen on, nothing else")
     options = parser.parse_args()
     terms = read_terms(options.ontology)

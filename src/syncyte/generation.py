@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from syncyte.errors import ConfigError
 from syncyte.files import check_out, open_data, read_features
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def perturb(
 
     def work(trained: Trained) -> Perturbed:
         check_out(out)
+        _check_fits(trained, method != "regression" or settings or guidance != 1, reference is not None or of)
         given = open_data(cells, modality, genome, layer, force)
         if trained.can("decodes"):
             known = None if reference is None else open_data(reference, modality, genome, layer, force)
@@ -136,3 +138,13 @@ def perturb(
         return perturb_cells(trained, given, method=method, how=read_sampling(steps, guidance, settings), **asked)
 
     return together(run, device, work)
+
+
+def _check_fits(trained: Trained, flow: Any, given: Any) -> None:
+    """Refuse options of ``perturb`` that this kind of run would pass over."""
+    if trained.can("decodes") and flow:
+        raise ConfigError("This run has no flow, which --method, --guidance and --set are about. Leave them out.")
+    if not trained.can("decodes") and given:
+        raise ConfigError(
+            "This run keeps its own perturbed cells and predicts its own modality. Leave out --reference and --of."
+        )

@@ -160,3 +160,15 @@ def test_a_killed_command_leaves_nothing_half_written(ask, tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         ask()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [{"method": "flow"}, {"guidance": 2.0}, {"settings": ["shift=2"]}])
+def test_what_is_for_flows_is_refused(ask, options):
+    with pytest.raises(ConfigError, match="no flow"):
+        ask(**options)
+
+
+def test_what_is_for_cell_models_is_refused_by_others(tiny_treated_run, controls, reference):
+    for options in ({"reference": reference}, {"of": "rna"}):
+        with pytest.raises(ConfigError, match="--reference and --of"):
+            syncyte.perturb(tiny_treated_run, controls, key=KEY, control=CONTROL, target="d3", quiet=True, **options)

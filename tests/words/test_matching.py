@@ -7,7 +7,7 @@ import pytest
 from tests.blood_terms import CLASSES, TERMS
 
 from syncyte.errors import DataError
-from syncyte.words.matching import Meanings, Names, folded, score
+from syncyte.words.matching import Meanings, Names, score, spelled
 from syncyte.words.query import parse_query
 from syncyte.words.texts import Texts, stem
 
@@ -114,7 +114,7 @@ def test_another_matcher_is_asked():
 
 
 def test_spelling():
-    assert folded("CD8+ T-lymphocytes") == "cd8 positive t cell"
+    assert spelled("CD8+ T-lymphocytes") == spelled("CD8-positive alpha-beta T cell")
     assert Names(TERMS)("CD8 positive T cell") == ("X:5", 1.0)
     assert Names(TERMS)("nothing") is None
     assert stem("killing") == stem("kills") == stem("killer") == "kill"

@@ -12,26 +12,23 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from syncyte.nn.attention import SelfAttention
+from syncyte.nn.transformer import feed_forward
+
 
 class Layer(nn.Module):
     """Attention and a feed-forward part, each behind a norm and added to what came in."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
         self.before_attention, self.before_forward = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.project, self.merge = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.forward_part = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.attention, self.forward_part = SelfAttention(width, heads), feed_forward(width, 2, 0.0)
+        self.drop = nn.Dropout(dropout)
 
     def forward(self, states: Float[Tensor, "b n d"], valid: Bool[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
         """States after the layer; letters that are padding are looked at by none."""
-        b, n, d = states.shape
-        split = self.project(self.before_attention(states)).view(b, n, 3, self.heads, d // self.heads)
-        query, key, value = split.permute(2, 0, 3, 1, 4)
-        drop = self.dropout if self.training else 0.0
-        mixed = functional.scaled_dot_product_attention(query, key, value, valid[:, None, None, :], drop)
-        states = states + self.merge(mixed.transpose(1, 2).reshape(b, n, d))
-        return states + functional.dropout(self.forward_part(self.before_forward(states)), self.dropout, self.training)
+        states = states + self.drop(self.attention(self.before_attention(states), valid))
+        return states + self.drop(self.forward_part(self.before_forward(states)))
 
 
 class CharacterEncoder(nn.Module):

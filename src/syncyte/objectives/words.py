@@ -62,6 +62,29 @@ def words_of(model: SetModel) -> Words:
     return model.words
 
 
+@dataclass(frozen=True)
+class Told:
+    """The cells of a minibatch that have texts: what the bridge makes of them, and which text was drawn for each."""
+
+    words: Words
+    states: Float[Tensor, "b q w"]
+    vectors: Float[Tensor, "b q d"]
+    groups: NDArray[np.int64]
+    which: NDArray[np.int64]
+
+
+def tell(model: SetModel, batch: Batch, modality: str, texts: Texts, generator: torch.Generator) -> Told | None:
+    """Draw a text for every cell that has any, and read the cells; None where no cell has."""
+    words = words_of(model)
+    groups, which = texts.draw(batch.rows.cpu().numpy(), generator)
+    known = np.flatnonzero(groups >= 0)
+    if not len(known):
+        return None
+    states, valid = model.encoder.states(batch.tokens[modality])
+    chosen = torch.from_numpy(known).to(states.device)
+    return Told(words, *words.show(states[chosen], valid[chosen]), groups[known], which[known])
+
+
 def nothing(words: Words, name: str) -> Loss:
     """Loss of a minibatch without texts."""
     zero = words.log_scale.new_zeros(())
@@ -89,26 +112,19 @@ class Align(nn.Module):
 
     def forward(self, model: SetModel, batch: Batch, generator: torch.Generator) -> Loss:
         """Nats a cell."""
-        words, rows = words_of(model), batch.rows.cpu().numpy()
-        groups, which = self.texts.draw(rows, generator)
-        known = np.flatnonzero(groups >= 0)
-        if not len(known):
-            return nothing(words, "contrast")
-        states, valid = model.encoder.states(batch.tokens[self.modality])
-        chosen = torch.from_numpy(known).to(states.device)
-        cells = words.show(states[chosen], valid[chosen])[1]
-        groups, which = groups[known], which[known]
-        texts = words.read(
-            take(self.texts.pieces, groups, which, states.device), take(self.texts.grams, groups, which, states.device)
-        )
-        near = torch.from_numpy(self.texts.near[np.ix_(groups, groups)]).to(states.device)
+        told = tell(model, batch, self.modality, self.texts, generator)
+        if told is None:
+            return nothing(words_of(model), "contrast")
+        words, cells, chosen = told.words, told.vectors, (told.groups, told.which)
+        texts = words.read(*(take(table, *chosen, cells.device) for table in (self.texts.pieces, self.texts.grams)))
+        near = torch.from_numpy(self.texts.near[np.ix_(told.groups, told.groups)]).to(cells.device)
         scores = words.scores(cells, texts)
         loss = self._pairs(scores, near, words.offset) if self.sigmoid else contrast(scores, near)
         parts = {"contrast": loss.detach()}
-        if self.match and len(known) > 1:
+        if self.match and len(cells) > 1:
             error = self._matched(words, cells, texts, near, generator)
             loss, parts = loss + self.match * error, {**parts, "match": error.detach()}
-        return Loss(loss, parts, dict.fromkeys(parts, torch.tensor(float(len(known)), device=states.device)))
+        return Loss(loss, parts, dict.fromkeys(parts, torch.tensor(float(len(cells)), device=cells.device)))
 
     def _pairs(self, scores: Tensor, near: Tensor, offset: Tensor) -> Tensor:
         """Sum over texts of the sigmoid loss."""
@@ -159,16 +175,11 @@ class Speak(nn.Module):
 
     def forward(self, model: SetModel, batch: Batch, generator: torch.Generator) -> Loss:
         """Nats a piece."""
-        words = words_of(model)
-        groups, which = self.texts.draw(batch.rows.cpu().numpy(), generator)
-        known = np.flatnonzero(groups >= 0)
-        if not len(known):
-            return nothing(words, "speak")
-        states, valid = model.encoder.states(batch.tokens[self.modality])
-        chosen = torch.from_numpy(known).to(states.device)
-        prefix = words.show(states[chosen], valid[chosen])[0]
-        said = take(self.texts.spoken, groups[known], which[known], states.device)
-        scores = words.speaker(prefix, said[:, :-1])
+        told = tell(model, batch, self.modality, self.texts, generator)
+        if told is None:
+            return nothing(words_of(model), "speak")
+        said = take(self.texts.spoken, told.groups, told.which, told.states.device)
+        scores = told.words.speaker(told.states, said[:, :-1])
         target = said[:, 1:].masked_fill(said[:, 1:] == PAD, -100)
         count = (target != -100).sum().clamp_min(1)
         loss = F.cross_entropy(scores.flatten(0, 1), target.flatten(), ignore_index=-100, reduction="sum") / count

@@ -317,7 +317,6 @@ def _learn(
             "spec": built.spec.model_dump(mode="json"),
             "shares": built.shares.plain(),
             "library": fit_library(built, order.seed),
-            "described": sorted(built.coder.features),
             **common_facts(built.cells, split, report, built.notes, order),
         }
         vocabularies = {built.spec.modality: built.cells.part(built.spec.modality).var}

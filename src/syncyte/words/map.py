@@ -9,12 +9,10 @@ Leaves out: training (``trained``) and files (``genome.ontology_files``).
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from importlib.resources import files
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -24,7 +22,7 @@ from syncyte.genome.ontology import Ontology, Term, canonical_id
 from syncyte.words.candidates import Candidates, Shortlist
 from syncyte.words.lexical import Lexicon
 from syncyte.words.markers import read_markers
-from syncyte.words.normalise import LONGEST, bare_words, key_of, no_types, normalise
+from syncyte.words.normalise import LONGEST, bare_words, key_of, no_types, normalise, usual_names
 from syncyte.words.trained import Models, without_training
 
 if TYPE_CHECKING:
@@ -175,15 +173,14 @@ class LabelMapper:
 
     def _embedded(self, ontology: Ontology | None) -> list[tuple[str, str, str]]:
         """Names of the embedded tables; without an ontology their rows are terms as well."""
-        rows = list(_table("cell_names.tsv"))
-        rows += [(key, label, "") for key, label in read_markers().labels.items()]
+        rows = [*usual_names(), *((key, label, ()) for key, label in read_markers().labels.items())]
         names: list[tuple[str, str, str]] = []
         for key, label, others in rows:
             term = key if ontology is None else ontology.resolve(key)
             if term is None or (ontology is not None and term not in self.terms):
                 continue
             self.terms.setdefault(term, Term(term, label))
-            names += [(term, name.strip(), "usual") for name in others.split(";") if name.strip()]
+            names += [(term, name, "usual") for name in others]
         return names
 
     def _own(self, names: Iterable[tuple[str, str]], ontology: Ontology | None) -> list[tuple[str, str, str]]:
@@ -338,10 +335,3 @@ def check_cut(cut: float) -> None:
 
 def _none(label: str, score: float, why: str) -> Match:
     return Match(label, "", "", score, "none", f"no answer: {why}")
-
-
-def _table(name: str) -> Iterable[tuple[str, str, str]]:
-    lines = (files("syncyte.words") / name).read_text(encoding="utf-8").splitlines()
-    reader: Iterable[Mapping[str, str]] = csv.DictReader((x for x in lines if not x.startswith("#")), delimiter="\t")
-    for row in reader:
-        yield row["id"], row["label"], row.get("names") or ""

@@ -16,7 +16,6 @@ Leaves out: reading the sentence (``query``), and where class probabilities come
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,9 +25,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from syncyte.errors import DataError
+from syncyte.words.normalise import key_of, normalise, usual_names
 from syncyte.words.query import Clause, Query, described
-from syncyte.words.terms import Terms, lineage, words_of
-from syncyte.words.texts import Texts, singular
+from syncyte.words.terms import Terms, lineage
+from syncyte.words.texts import Texts
 
 How = Literal["term", "coarser", "overlap", "noun", "words", "related", "nothing"]
 Matcher = Callable[[str], tuple[str, float] | None]  # term id and confidence of a name
@@ -100,35 +100,30 @@ _SAID = {
 
 
 class Names:
-    """Terms by their names: a plain matcher, exact up to spelling (plural, hyphens, ``+`` for positive).
+    """Terms by their names: a plain matcher, exact up to spelling and order of words (see ``normalise``).
 
-    "CD4" and "CD8" before "T cell" mean the alpha-beta T cells. ``syncyte.words`` has better matchers; any callable
-    that gives a term and a confidence will do.
+    Labels come first, then names that data sets use, then synonyms.
+    ``LabelMapper.match`` is a better one; any callable that gives a term and a confidence will do.
     """
 
     def __init__(self, terms: Terms) -> None:
+        named: list[tuple[str, tuple[str, ...]]] = [(key, (term.label,)) for key, term in terms.items()]
+        named += [(key, names) for key, _, names in usual_names() if key in terms]
+        named += [(key, tuple(term.synonyms)) for key, term in terms.items()]
         self.known: dict[str, str] = {}
-        for synonym in (False, True):
-            for key, term in terms.items():
-                for name in term.synonyms if synonym else (term.label,):
-                    self.known.setdefault(folded(name), key)
+        for key, names in named:
+            for name in names:
+                self.known.setdefault(spelled(name), key)
 
     def __call__(self, text: str) -> tuple[str, float] | None:
         """Id and confidence 1, or None."""
-        name = folded(text)
-        wide = re.sub(r"\b(cd[48]) (?:positive )?(?=(?:\w+ )*t cell$)", r"\1 positive ", name)
-        tries = (name, wide, re.sub(r"(cd[48] positive) (?!alpha)(.*?)t cell$", r"\1 alpha beta \2t cell", wide))
-        return next(((self.known[one], 1.0) for one in tries if one in self.known), None)
+        found = self.known.get(spelled(text))
+        return None if found is None else (found, 1.0)
 
 
-def folded(text: str) -> str:
+def spelled(text: str) -> str:
     """Spelling that names are compared in."""
-    text = re.sub(r"(?<=\w)\+", " positive ", text.lower())
-    text = re.sub(r"\b(cd\d+\w?)-(?!\w)", r"\1 negative ", text)
-    words = [singular(word) for word in words_of(text)]
-    joined = " ".join(words)
-    joined = re.sub(r"\b(t|b|nk) lymphocyte\b", r"\1 cell", joined)
-    return re.sub(r"\bleucocyte\b", "leukocyte", joined)
+    return key_of(normalise(text))
 
 
 class Meanings:

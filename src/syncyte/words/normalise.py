@@ -61,6 +61,14 @@ def spellings() -> dict[str, tuple[str, ...]]:
 
 
 @cache
+def usual_names() -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+    """Id, label and other names of the types that data sets of blood, marrow and islets name."""
+    lines = (files("syncyte.words") / "cell_names.tsv").read_text(encoding="utf-8").splitlines()
+    rows = [line.split("\t") for line in lines if line and not line.startswith(("#", "id\t"))]
+    return tuple((key, label, tuple(n.strip() for n in names.split(";") if n.strip())) for key, label, names in rows)
+
+
+@cache
 def no_types() -> frozenset[str]:
     """Words that say a label names no type: unassigned, doublet, cluster."""
     lines = (files("syncyte.words") / "spellings.tsv").read_text(encoding="utf-8").splitlines()

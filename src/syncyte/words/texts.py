@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from syncyte.words.normalise import singular
 from syncyte.words.query import COMMON
 from syncyte.words.terms import words_of
 
@@ -65,12 +66,3 @@ def stem(word: str) -> str:
         if len(word) > len(ending) + 3 and word.endswith(ending):
             return word[: -len(ending)]
     return word.removesuffix("e") if len(word) > 4 else word
-
-
-def singular(word: str) -> str:
-    """A word without the s of the plural."""
-    if len(word) > 3 and word.endswith("ies"):
-        return word[:-3] + "y"
-    if len(word) > 2 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
-        return word[:-1]
-    return word
