@@ -29,7 +29,7 @@ from syncyte.words.lexical import Lexicon
 from syncyte.words.normalise import normalise
 from syncyte.words.rerank import ENSEMBLES, TREES, Reranker, train_reranker, untrained
 
-VERSION = 1  # of the recipe: to be raised with every change of code that training or features go through
+VERSION = 2  # of the recipe: to be raised with every change of code that training or features go through
 HIDDEN = 500
 FEWEST = 120  # synonyms below which nothing is trained
 
