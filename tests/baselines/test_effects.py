@@ -208,6 +208,25 @@ def test_features_that_say_nothing_do_little_harm():
     assert none >= 3  # chance makes one of them look useful now and then
 
 
+@pytest.mark.parametrize(("against", "trusted", "used"), [(1.05, True, 3), (1.2, True, 0), (1.05, False, 0)])
+def test_features_that_are_given_are_believed_until_evidence_is_clear(monkeypatch, against, trusted, used):
+    """Left-out perturbations err more with features, by little or by much."""
+    monkeypatch.setattr(EffectModel, "_loss", lambda self, weights, folds, rows: against if weights.feature else 1.0)
+    groups, table, _, _ = described()
+    assert EffectModel(groups, "ctrl", table, trusted=trusted).over_perturbations.feature == used
+
+
+def test_given_features_serve_where_nothing_can_be_left_out():
+    rng = np.random.default_rng(0)
+    start, effect = rng.gamma(1, 1, 120), rng.normal(size=(2, 120))
+    levels = {("c", "ctrl"): start, ("c", "p0"): start + effect[0], ("c", "p1"): start + effect[1]}
+    table = pd.DataFrame({"own": [1.0, 0.0, 1.0]}, index=["p0", "p1", "p2"])
+    for trusted, least in ((False, 0.0), (True, 0.3)):
+        found = EffectModel(groups_of(levels, variance=0.05), "ctrl", table, trusted=trusted).effect("p2", start).value
+        fits = [np.corrcoef(found, one)[0, 1] for one in effect]
+        assert fits[0] - fits[1] >= least
+
+
 @pytest.mark.filterwarnings("error")
 def test_features_of_other_things_are_none():
     groups, table, start, _ = described()

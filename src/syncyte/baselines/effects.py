@@ -27,6 +27,8 @@ BASE = 10.0  # variance of what contexts share, in units of what is particular: 
 CONTEXT = (0.0, 0.3, 1.0, 3.0, 10.0)  # weight of like control profiles
 COMMON = (0.0, 0.3, 1.0, 3.0)  # weight of what all perturbations share
 FEATURE = (0.0, 1.0, 3.0)  # weight of like features
+TRUST = 0.1  # share of the error by which left-out perturbations must speak against features that a user gave
+TRUSTED = (3.0, 10.0, 0.0)  # the same weight of these, the first where nothing can be left out
 FAINTEST = 0.1  # strength of a perturbation at least, in units of its noise
 MOST_PAIRS = 1_500  # that weights are chosen on
 Numbers = NDArray[np.float64]
@@ -74,10 +76,19 @@ class EffectModel:
         Feature vectors by perturbation, seen or not; empty for none.
     profiles
         What contexts are compared by, a vector each; by default their control means.
+    trusted
+        Whether like features mean like effects unless left-out perturbations clearly speak against it: few screens
+        have effects enough to prove what is known of their targets.
     """
 
     def __init__(
-        self, groups: Groups, control: str, features: pd.DataFrame, profiles: Mapping[str, Numbers] | None = None
+        self,
+        groups: Groups,
+        control: str,
+        features: pd.DataFrame,
+        profiles: Mapping[str, Numbers] | None = None,
+        *,
+        trusted: bool = False,
     ) -> None:
         table, means = groups.table, groups.means.astype(np.float64)
         noise = groups.variances.astype(np.float64) / np.maximum(groups.cells - 1, 1)[:, None]
@@ -88,6 +99,8 @@ class EffectModel:
             if row.perturbation != control and row.context in base
         ]
         self.features = features
+        self.weights: tuple[float, ...] = TRUSTED if trusted else FEATURE
+        self.trust = TRUST if trusted else 0.0
         self.profiles = {context: means[i] for context, i in base.items()} if profiles is None else dict(profiles)
         self.perturbations = [str(table["perturbation"].iloc[i]) for i, _ in pairs]
         self.contexts = [str(table["context"].iloc[i]) for i, _ in pairs]
@@ -110,9 +123,10 @@ class EffectModel:
         strengths = pd.Series(powers).groupby(np.array(self.perturbations)).transform("mean").to_numpy()
         self.strengths = np.sqrt(np.maximum(strengths, 1e-8) / signal)
         several = len(set(self.perturbations)) > 1
-        self.over_perturbations = self._choose(
-            np.array(self.perturbations), Weights(0.0, float(several), 0.0), COMMON[1:]
-        )
+        if not several or self.features.index.isin(self.names).sum() < 2:
+            self.weights = (0.0,)  # nothing to be alike
+        plain = Weights(0.0, float(several), self.weights[0])
+        self.over_perturbations = self._choose(np.array(self.perturbations), plain, COMMON[1:])
         # with hardly a context to leave out, what perturbations share is still known
         self.over_contexts = self._choose(self._folds(self.contexts), replace(self.over_perturbations, context=0.0))
 
@@ -153,17 +167,14 @@ class EffectModel:
 
         Something is always ``common`` where a perturbation is left out: the mean effect is all there is to say of it.
         """
-        several, described = len(set(self.perturbations)) > 1, self.features.index.isin(self.names).sum() > 1
+        several = len(set(self.perturbations)) > 1
         rows = np.arange(len(self.values))
         if len(set(folds)) < 3:
             return plain
         if len(rows) > MOST_PAIRS:
             rows = np.sort(np.random.default_rng(0).choice(rows, MOST_PAIRS, replace=False))
-        choices = [
-            Weights(*one)
-            for one in product(CONTEXT, common if several else (0.0,), FEATURE if described and several else (0.0,))
-        ]
-        losses = [self._loss(choice, folds, rows) for choice in choices]
+        choices = [Weights(*one) for one in product(CONTEXT, common if several else (0.0,), self.weights)]
+        losses = [self._loss(choice, folds, rows) * (1 - self.trust * bool(choice.feature)) for choice in choices]
         best = int(np.argmin(losses))
         return choices[best] if np.isfinite(losses[best]) else plain
 

@@ -61,7 +61,7 @@ def open_reference(
         str(one): states[is_control & (context == one).to_numpy()].mean(axis=0).astype(np.float64)
         for one in context[is_control].unique()
     }
-    effects = EffectModel(groups, control, features, profiles)
+    effects = EffectModel(groups, control, features, profiles, trusted=True)
     if not effects.names:
         raise DataError(
             f"The reference has no cell that is perturbed beside control cells ({key}={control}) of the same context. "

@@ -131,12 +131,13 @@ def open_book(
     others = [name for name in table.columns if name != key] if contexts is None else list(contexts)
     groups = whole.collapse(key, others)
     names, vectors = sorted(set(groups.table["perturbation"])), pd.DataFrame()
+    trusted = features is not None
     if features is None:
         features = gene_features(trained, names)
     else:
         check_features(features, key, names)
         vectors = features if features.shape[1] == attributes[key].features else vectors
-    effects = EffectModel(groups, control, features)
+    effects = EffectModel(groups, control, features, trusted=trusted)
     if not effects.names:
         raise DataError(
             f"No training cell is perturbed beside control cells of the same {' and '.join(others) or 'kind'}: the run "
