@@ -85,7 +85,7 @@ def test_cells_of_few_counts_stop_early(tiny_data, tmp_path):
     run = syncyte.train("scldm", tiny_data, out=tmp_path / "RUN", preset="tiny", settings=settings, quiet=True)
     stage = run.recipe["config"]["stages"]["autoencode"]
     assert (stage["keep"], stage["patience"]) == ("best", 4)
-    assert any("counts a cell: a narrow autoencoder keeps its best round" in note for note in run.recipe["notes"])
+    assert any("features: a narrow autoencoder keeps its best round" in note for note in run.recipe["notes"])
 
 
 def test_few_cells_get_small_minibatches_in_the_autoencoder_alone():

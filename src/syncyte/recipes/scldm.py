@@ -58,7 +58,7 @@ def _recipe(
         "name": "scldm",
         "preset": preset,
         "steps": {"autoencode": (800, 20_000), "flow": (3_000, 20_000)},
-        "few_counts": 300.0,
+        "few_counts": 0.02,
         "few_cells": 3_000,
         "stages": {"autoencode": autoencode, "flow": flow},
         **changes,
