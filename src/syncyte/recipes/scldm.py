@@ -16,7 +16,7 @@ from syncyte.recipes.base import Recipe, recipes
 from syncyte.recipes.train_sets import SetRecipe, prepare_sets
 
 # Adam moves a parameter by about the learning rate at a step, and logs of dispersions have far to go
-DISPERSIONS = {r"^decoder\.log_dispersion$": 10.0}
+DISPERSION = r"^decoder\.log_dispersion$"
 SAME: dict[str, Any] = {"weight_decay": 1e-4, "keep": "last", "patience": 0, "schedule": "cosine"}
 
 
@@ -35,7 +35,7 @@ def _recipe(
         "min_lr_factor": 0.05,
         "clip": 50.0,
         "trainable": (r"^encoder\.", r"^decoder\."),
-        "lr_factors": DISPERSIONS,
+        "lr_factors": {DISPERSION: 10.0},
         "no_decay": (r"bias$", r"norm", r"log_dispersion$"),
         **SAME,
         **(first or {}),
@@ -107,6 +107,7 @@ def base() -> SetRecipe:
         decoded=512,
         sizes={"latents": 32, "queries": 16, "width": 48, "heads": 4, "layers": 2, "unpool": True},
         flow={"width": 192, "layers": 4, "tokens": 17, "heads": 6},
+        first={"lr_factors": {DISPERSION: 40.0}},  # a feature is decoded in a part of the steps alone
         second={"lr": 1e-3},
     )
 

@@ -69,8 +69,9 @@ class SetRecipe(Config):
     steps
         Fewest and most optimiser steps of each stage: the number of epochs is brought within.
     few_counts
-        Where cells hold fewer counts than that for each feature on average, the autoencoder is no wider than ``FEW_WIDTH``, keeps its
-        best validation round and stops ``FEW_ROUNDS`` rounds after it: so little is soon learned by heart.
+        Where cells hold fewer counts than that for each feature on average, the autoencoder is no wider than
+        ``FEW_WIDTH``, keeps its best validation round and stops ``FEW_ROUNDS`` rounds after it: so little is soon
+        learned by heart.
     few_cells
         Below so many training cells, ``few_hidden`` and ``few_batch`` replace width and minibatch of the autoencoder.
     """
@@ -225,9 +226,8 @@ def assemble_sets(
     stages = within_steps(config, len(split.train), notes)
     depth = np.concatenate([depth_of(counts) for _, counts in cells.blocks(name, some)]).mean()
     if depth < config.few_counts * len(cells.part(name).var):
-        notes.append(
-            f"{depth:.0f} counts a cell in {len(cells.part(name).var):,} features: a narrow autoencoder keeps its best round (few_counts)."
-        )
+        few = f"{depth:.0f} counts a cell in {len(cells.part(name).var):,} features"
+        notes.append(f"{few}: a narrow autoencoder keeps its best round (few_counts).")
         narrow = config.sizes.model_copy(update={"hidden": min(config.sizes.hidden, FEW_WIDTH)})
         config = config.model_copy(update={"sizes": narrow})
         early = {"keep": "best", "patience": FEW_ROUNDS}
