@@ -17,7 +17,7 @@ LAYERS = (
     {"cli"},
     {"walkthrough"},
     {"api"},
-    {"generation", "places"},
+    {"generation", "places", "asking"},
     {"files"},
     {"report"},
     {"recipes"},

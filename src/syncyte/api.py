@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from syncyte.asking import describe, needed_key, read_words, search, type_by_words
 from syncyte.files import (
     check_out,
     convert,
@@ -38,6 +39,7 @@ __all__ = [
     "annotate",
     "convert",
     "count_fragments",
+    "describe",
     "embed",
     "evaluate",
     "generate",
@@ -48,6 +50,7 @@ __all__ = [
     "map_labels",
     "perturb",
     "read",
+    "search",
     "top_regions",
     "train",
     "translate",
@@ -75,6 +78,9 @@ def train(
     label_key: str | None = None,
     condition_keys: Sequence[str] = (),
     features: Sequence[str | Path] = (),
+    text_key: str | None = None,
+    ontology: Any = None,
+    markers: Any = None,
     validation: str | Sequence[str] | None = None,
     settings: Sequence[str] = (),
     resume: bool = False,
@@ -92,7 +98,8 @@ def train(
     Parameters
     ----------
     recipe, preset
-        ``clm_x``, ``clm_access`` or ``scldm``, and its size: ``tiny``, ``lite``, ``small``, ``base`` (or ``paper``).
+        ``clm_x``, ``clm_access``, ``scldm`` or ``scmmgpt``, and its size: ``tiny``, ``lite``, ``small``, ``base`` (or
+        ``paper``).
     data, out
         Training cells, see ``read``, which may lack any modality; RUN folder. One that exists is an error without
         ``resume`` or ``overwrite``.
@@ -101,6 +108,9 @@ def train(
     condition_keys, features
         More columns that ``scldm`` can be asked for, labels or numbers, and ``KEY=TABLE`` (.csv or .tsv, values of the
         column first) of feature vectors of one, so that values that were never trained on can be asked for.
+    text_key, ontology, markers
+        Of ``scmmgpt``: column with your own text about each cell, file of the Cell Ontology, table of markers instead
+        of the embedded one.
     settings
         Changes of single settings, ``"stages.rna.epochs=5"``.
     """
@@ -111,7 +121,7 @@ def train(
     cells = open_data(data, modality, genome, layer, force)
     keys: dict[str, Any] = {"batch_key": batch_key, "label_key": label_key, "validation": validation}
     keys |= {"condition_keys": (condition_keys,) if isinstance(condition_keys, str) else tuple(condition_keys)}
-    keys |= {"features": read_features(features)}
+    keys |= {"features": read_features(features), **read_words(recipe, text_key, ontology, markers)}
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "device": device, "seed": seed, "quiet": quiet}
     train_recipe(config, cells, Path(out), command=_command(), **keys, **how)
     return load(out, device=device)
@@ -192,8 +202,13 @@ def annotate(
     run: Any,
     query: Any,
     *,
-    reference: Any,
-    label_key: str,
+    reference: Any = None,
+    label_key: str | None = None,
+    zero_shot: bool = False,
+    candidates: Any = None,
+    tissue: str | None = None,
+    by: str | None = None,
+    smooth: bool = False,
     method: str = "auto",
     threshold: float | None = None,
     unclear: Sequence[str] = (),
@@ -216,16 +231,21 @@ def annotate(
     reference
         Labelled cells; ``batch_key`` names their technical batch, which calibration holds out.
     method
-        ``probe`` (frozen model), ``lora``, ``full`` (fine-tuned), or ``auto``: what a held-out part of the reference
-        prefers.
-    threshold
-        Abstain below this confidence.
-    unclear
-        Labels of the reference that mean no class (doublets, unassigned); their cells are not learned from.
+        ``probe``, ``lora``, ``full`` (fine-tuned), or ``auto``: what a held-out part of the reference prefers.
+    threshold, unclear
+        Abstain below this confidence; labels that mean no class (doublets) and are not learned from.
+    zero_shot, candidates, tissue, by, smooth
+        Without a reference, by words: see ``syncyte.asking.type_by_words``.
     """
     from syncyte.tasks.annotate import annotate_cells
     from syncyte.tasks.trained import together
 
+    key = needed_key(zero_shot, reference, label_key, candidates, tissue)
+    if key is None:
+        told: dict[str, Any] = {"candidates": candidates if zero_shot else (), "tissue": tissue, "by": by, "out": out}
+        told |= {"smooth": smooth, "threshold": threshold, "device": device, "key_added": key_added}
+        told |= {"modality": modality, "genome": genome, "layer": layer, "force": force, "seed": seed}
+        return type_by_words(run, query, **told, batch_size=batch_size)
     how: dict[str, Any] = {"method": method, "threshold": threshold, "unclear": unclear, "batch_key": batch_key}
     how |= {"seed": seed, "quiet": quiet, "batch_size": batch_size}
 
@@ -233,7 +253,7 @@ def annotate(
         check_out(out)
         cells = open_data(query, modality, genome, layer, force)
         labelled = open_data(reference, modality, genome, layer, force)
-        result = annotate_cells(trained, cells, labelled, label_key, **how)
+        result = annotate_cells(trained, cells, labelled, key, **how)
         return _deliver(result, query, cells, out, key_added)
 
     return together(run, device, work)

@@ -36,6 +36,8 @@ def generate(
     settings: Sequence[str] = (),
     depth: str | float = "flow",
     features: str | Path | Sequence[str] | None = None,
+    text: str | Sequence[str] = (),
+    neighbours: int = 0,
     out: str | Path | None = None,
     device: str = "auto",
     seed: int = 0,
@@ -45,33 +47,34 @@ def generate(
     layer: str | None = None,
     force: bool = False,
 ) -> Generated | Result:
-    """Generate cells with a ``scldm`` run: sparse counts over every feature it knows.
+    """Generate cells with a ``scldm`` or ``scmmgpt`` run: sparse counts over every feature it knows.
 
     Parameters
     ----------
     where, n
-        ``KEY=VALUE`` of the run's conditions (the others are drawn in training shares), and how many cells.
+        ``KEY=VALUE`` of conditions (the others are drawn in training shares), and how many cells.
     mode
-        ``new``; ``unconditional`` (nothing is said of the cells, which is worse); ``reconstruct`` (a cell from the
-        posterior of each of ``cells``); ``denoise`` (expected counts of ``cells``, of some ``features``);
-        ``interpolate`` (``n`` cells at each of ``stops`` places ``between`` two conditions); ``augment`` (``cells``,
-        and new ones until each value of ``key`` has ``least``, or as many as the commonest).
-    steps, guidance, reference, settings
-        How the flow is followed; ``settings`` are further ``NAME=VALUE`` of ``tasks.draw.Sampling``.
-    depth
-        Totals: ``flow`` (generated with the cell), ``attributes`` (a table of them), or the total of every cell.
+        ``new``; ``unconditional`` (worse); ``reconstruct`` (a cell from the posterior of each of ``cells``);
+        ``denoise`` (expected counts of ``cells``, of some ``features``); ``interpolate`` (``n`` cells at ``stops``
+        places ``between`` two conditions); ``augment`` (``cells``, and new ones until each ``key`` has ``least``).
+    steps, guidance, reference, settings, depth
+        How the flow is followed; ``settings`` are further ``NAME=VALUE`` of ``tasks.draw.Sampling``. ``depth``:
+        ``flow`` (generated with the cell), ``attributes`` (a table of them), or the total of every cell.
+    text, neighbours
+        Sentences (``scmmgpt``): ``n`` cells of each, from the text alone, or also from so many cells nearest to it.
     out
-        ``.h5ad``, written in blocks: a killed run goes on when it is called again in the same way.
+        ``.h5ad``, written in blocks: a killed run goes on.
     """
     from syncyte.tasks.generate import Request, make_cells
     from syncyte.tasks.trained import together
 
-    asked = {"n": n, "where": where, "mode": mode, "between": between, "stops": stops, "key": key, "least": least}
-    request = Request(**asked, reference=reference, depth=depth, features=features, seed=seed)  # type: ignore[arg-type]
-    how = {"steps": steps, "guidance": guidance, "settings": settings}
+    asked: dict[str, Any] = {"n": n, "where": where, "mode": mode, "between": between, "stops": stops, "key": key}
+    asked |= {"least": least, "neighbours": neighbours, "depth": depth, "features": features, "seed": seed}
+    request = Request(**asked, text=text, reference=reference)
 
     def work(trained: Trained) -> Generated | Result:
         check_out(out)
+        how = {"steps": steps, "guidance": guidance, "settings": settings}
         given = None if cells is None else open_data(cells, modality, genome, layer, force)
         return make_cells(trained, request, given, how, out=None if out is None else Path(out), quiet=quiet)
 

@@ -110,7 +110,7 @@ def test_one_group_alone_has_no_wrong_pair():
 
 def test_speaking_is_learned_and_padding_is_not_scored():
     trained, batch, rng = model(), minibatch(GROUP), generator()
-    speak = Speak("rna", told(GROUP))
+    speak = Speak("rna", told(GROUP), every=1)
     first = speak(trained, batch, rng)
     optimiser = torch.optim.Adam(trained.parameters(), lr=1e-2)
     for _ in range(60):

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from syncyte.cli import data, demo, doctor, make, ontology, options, reference, tasks, train
+from syncyte.cli import data, demo, doctor, make, ontology, options, reference, tasks, train, words
 from syncyte.errors import DiskFullError, Dismissed, SyncyteError
 
 # Faults of the machine, not of syncyte: full disk, quota, no permission, read-only or too-long path.
@@ -54,6 +54,8 @@ for command in (
     tasks.regions,
     make.generate,
     make.perturb,
+    words.search,
+    words.describe,
     tasks.evaluate,
     demo.demo,
     doctor.doctor,

@@ -72,6 +72,13 @@ def generate(
     settings: Settings = None,
     depth: Depth = "flow",
     features: Features = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", metavar="TEXT", help="Which cells, in words, for scmmgpt runs (repeatable; --n each)."),
+    ] = None,
+    neighbours: Annotated[
+        int, typer.Option("--neighbours", min=0, metavar="K", help="Also start from K training cells near the text.")
+    ] = 0,
     modality: options.Modality = None,
     genome: options.Genome = None,
     layer: options.Layer = None,
@@ -80,7 +87,7 @@ def generate(
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
 ) -> None:
-    """Generate cells with a scldm run: raw counts, as sparse integers.
+    """Generate cells with a scldm or scmmgpt run: raw counts, as sparse integers.
 
     Conditions that are not given are drawn in training shares. A killed command goes on when it is given again.
 
@@ -88,11 +95,16 @@ def generate(
     --------
     syncyte generate run --n 5000 --out cells.h5ad
     syncyte generate run --n 500 --where cell_type="B cell" --where condition=stimulated --guidance 1.5 --out b.h5ad
+    syncyte generate run --text "CD8 T cells stimulated with interferon beta" --n 1000 --out cd8.h5ad
     syncyte generate run --mode denoise --cells query.h5ad --features genes.txt --out smooth.h5ad
     syncyte generate run --mode interpolate --between cell_type="B cell" --between cell_type=NK --n 100 --out way.h5ad
     syncyte generate run --mode augment --cells train.h5ad --key cell_type --least 200 --out more.h5ad
     """
-    _tell(options.call("generate", options.plain(locals(), "where", "between", "reference", "settings")), out, quiet)
+    _tell(
+        options.call("generate", options.plain(locals(), "where", "between", "reference", "settings", "text")),
+        out,
+        quiet,
+    )
 
 
 class Method(StrEnum):

@@ -23,7 +23,7 @@ def map_(
         Path, typer.Argument(metavar="LABELS", help="Text file with one label a line.", show_default=False)
     ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="CSV to write or replace.", show_default=False)],
-    ontology: Annotated[Path | None, typer.Option("--ontology", metavar="FILE", help=FORMATS)] = None,
+    ontology: options.OntologyFile = None,
     names: Annotated[
         Path | None, typer.Option("--names", metavar="FILE", help="Your own names: NAME or NAME,ID a line.")
     ] = None,

@@ -44,6 +44,14 @@ Layer = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Go on where the genome build looks wrong.")]
 
+OntologyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ontology",
+        metavar="FILE",
+        help="OBO text, OBO graphs (.json) or cellxgene-ontology-guide (.json.zst); may be compressed.",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of everything random.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]

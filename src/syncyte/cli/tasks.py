@@ -76,12 +76,27 @@ def integrate(
 def annotate(
     run: options.Run,
     query: Annotated[list[Path], typer.Argument(metavar="QUERY", help=options.DATA_HELP, show_default=False)],
-    reference: options.Reference,
-    label_key: Annotated[
-        str,
-        typer.Option("--label-key", metavar="KEY", help="obs column of the labels.", show_default=False),
-    ],
     out: options.Out,
+    reference: Annotated[
+        list[Path] | None, typer.Option("--reference", metavar="DATA", help="Labelled cells (repeat for more files).")
+    ] = None,
+    label_key: Annotated[
+        str | None, typer.Option("--label-key", metavar="KEY", help="obs column of their labels.")
+    ] = None,
+    zero_shot: Annotated[
+        bool, typer.Option("--zero-shot", help="By words, with a scmmgpt run: types it never saw may be answers.")
+    ] = False,
+    candidates: Annotated[
+        Path | None,
+        typer.Option("--candidates", metavar="FILE", help="Types that may be answers, one a line; or the word 'all'."),
+    ] = None,
+    tissue: Annotated[
+        str | None, typer.Option("--tissue", metavar="NAME", help="Only types that are usual there, such as blood.")
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", metavar="KEY", help="obs column of clusters answered as one (--zero-shot).")
+    ] = None,
+    smooth: Annotated[bool, typer.Option("--smooth", help="Mix each cell with its neighbours (--zero-shot).")] = False,
     method: Annotated[Method, typer.Option("--method", help="Frozen probe, LoRA or full fine-tuning.")] = Method.auto,
     threshold: Annotated[
         float | None,
@@ -101,12 +116,21 @@ def annotate(
 ) -> None:
     """Label query cells from a labelled reference: obs["syncyte_<label key>"], obs["syncyte_confidence"].
 
+    A scmmgpt run needs no reference: it knows the types it was trained on, and --zero-shot adds others by their texts,
+    relatives and markers: obs["syncyte_type"], with wider terms or "unknown" where nothing is sure.
+
     Examples
     --------
     syncyte annotate run query.h5mu --reference train.h5mu --label-key cell_type --out out.h5mu
     syncyte annotate run query.h5mu --reference train.h5mu --label-key cell_type --threshold 0.7 --out out.h5mu
+    syncyte annotate run query.h5ad --zero-shot --tissue blood --out out.h5ad
+    syncyte annotate run query.h5ad --zero-shot --candidates types.txt --by cluster --out out.h5ad
     """
-    options.call("annotate", {**locals(), "unclear": tuple(unclear or ())})
+    values = options.plain(locals(), "unclear")
+    if candidates is not None and str(candidates) == "all" and not candidates.exists():
+        values["candidates"] = "all"
+    result = options.call("annotate", {**values, "reference": reference or None})
+    options.note(result.provenance["settings"].get("notes", ()), quiet)
     options.say(f"Wrote {out}", quiet)
 
 

@@ -9,11 +9,38 @@ import typer
 
 from syncyte.cli import options
 
+RecipeName = Annotated[
+    str,
+    typer.Argument(metavar="RECIPE", help="What to train: clm_x, clm_access, scldm or scmmgpt.", show_default=False),
+]
+ConditionKeys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--condition-keys", metavar="KEY ...", help="More obs columns that scldm can be asked for (one or several)."
+    ),
+]
+Features = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--features", metavar="KEY=TABLE", help="Feature vectors of the values of a condition (.csv or .tsv)."
+    ),
+]
+TextKey = Annotated[
+    str | None, typer.Option("--text-key", metavar="KEY", help="obs column with your own text about a cell.")
+]
+Markers = Annotated[Path | None, typer.Option("--markers", metavar="TABLE", help="Marker genes of types, for scmmgpt.")]
+Validation = Annotated[
+    list[str] | None,
+    typer.Option("--validation", metavar="VALUE", help="Technical batch held out for early stopping (repeatable)."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="Change one setting of the recipe (repeatable)."),
+]
+
 
 def train(
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="What to train: clm_x, clm_access or scldm.", show_default=False)
-    ],
+    recipe: RecipeName,
     data: options.Data,
     out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run to make.", show_default=False)],
     preset: Annotated[
@@ -21,26 +48,13 @@ def train(
     ] = "small",
     batch_key: options.BatchKey = None,
     label_key: options.LabelKey = None,
-    condition_keys: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--condition-keys", metavar="KEY ...", help="More obs columns that scldm can be asked for (one or several)."
-        ),
-    ] = None,
-    features: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--features", metavar="KEY=TABLE", help="Feature vectors of the values of a condition (.csv or .tsv)."
-        ),
-    ] = None,
-    validation: Annotated[
-        list[str] | None,
-        typer.Option("--validation", metavar="VALUE", help="Technical batch held out for early stopping (repeatable)."),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="A.B=C", help="Change one setting of the recipe (repeatable)."),
-    ] = None,
+    condition_keys: ConditionKeys = None,
+    features: Features = None,
+    text_key: TextKey = None,
+    ontology: options.OntologyFile = None,
+    markers: Markers = None,
+    validation: Validation = None,
+    settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that stands at --out.")] = False,
     modality: options.Modality = None,
@@ -60,6 +74,7 @@ def train(
     syncyte train clm_x train.h5mu --out run --preset small --set stages.rna.epochs=5
     syncyte train clm_access store --out run --preset small --batch-key batch
     syncyte train scldm train.h5ad --out run --label-key cell_type --condition-keys condition donor
+    syncyte train scmmgpt cells.h5ad --out run --label-key cell_type --ontology cl.json.zst --text-key description
     syncyte train clm_x train.h5mu --out run --resume
     """
     values = options.plain(locals(), "settings", "condition_keys", "features")

@@ -15,14 +15,18 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from syncyte.errors import GenomeError
 from syncyte.genome.ontology import Ontology, Term, canonical_id
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(\w*)')
 _FORMATS = "OBO text (.obo), OBO graphs (.json) or the JSON of cellxgene-ontology-guide (.json.zst)"
 _REPLACED = "IAO_0100001"
+_COLUMNS = ("label", "synonyms", "definition", "ancestors", "retired", "replaced_by")
 _DANGLING = 0.002  # share of parents that may be missing from a whole file
 
 
@@ -218,3 +222,30 @@ def _with_ancestors(place: Path, terms: dict[str, Term], parents: Mapping[str, l
             far += 1
         found[key] = replace(term, ancestors=above)
     return found
+
+
+def ontology_table(ontology: Ontology) -> pd.DataFrame:
+    """Everything known of every term as a table of texts, one row a term; ``ontology_of`` reads it back."""
+    import pandas as pd
+
+    rows = [
+        (
+            term.label,
+            json.dumps(list(term.synonyms), ensure_ascii=False),
+            term.definition,
+            " ".join(f"{key}={far}" for key, far in term.ancestors.items()),
+            term.retired,
+            term.replaced_by,
+        )
+        for term in ontology.terms.values()
+    ]
+    return pd.DataFrame(rows, columns=list(_COLUMNS), index=pd.Index(list(ontology.terms), name="id"))
+
+
+def ontology_of(table: pd.DataFrame, name: str, prefix: str) -> Ontology:
+    """The ontology of such a table."""
+    terms = {}
+    for key, label, synonyms, definition, above, retired, replaced in table[list(_COLUMNS)].itertuples():
+        far = {one: int(steps) for one, _, steps in (part.rpartition("=") for part in above.split())}
+        terms[key] = Term(key, label, tuple(json.loads(synonyms)), definition, far, bool(retired), replaced)
+    return Ontology(name, terms, prefix)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from syncyte.config import Config
-from syncyte.nn.language import Bridge, Matcher, Speaker, TextReader, likeness
+from syncyte.nn.language import Adapter, Bridge, Matcher, Speaker, TextReader, likeness
 
 SAID = ".said"  # condition of a flow: the vector of a text
 
@@ -32,6 +32,8 @@ class WordSizes(Config):
         Of bridge and reader.
     deep
         Layers of the speaker.
+    adapter
+        Width of a residual layer on the tokens of cells; 0 for none.
     """
 
     pieces: int
@@ -44,6 +46,7 @@ class WordSizes(Config):
     heads: int = 4
     layers: int = 2
     deep: int = 3
+    adapter: int = 0
 
 
 class Words(nn.Module):
@@ -64,6 +67,7 @@ class Words(nn.Module):
         self.reader = TextReader(
             sizes.pieces, sizes.grams, length=sizes.length, layers=sizes.layers, shared=sizes.shared, **layers
         )
+        self.adapter = Adapter(inward, sizes.adapter) if sizes.adapter else None
         self.bridge = Bridge(inward, queries=sizes.queries, layers=1, shared=sizes.shared, **layers)
         self.matcher = Matcher(sizes.shared, sizes.width)
         self.speaker = Speaker(sizes.pieces, length=sizes.spoken, inward=sizes.width, layers=sizes.deep, **layers)
@@ -78,7 +82,7 @@ class Words(nn.Module):
         self, tokens: Float[Tensor, "b n e"], valid: Bool[Tensor, "b n"]
     ) -> tuple[Float[Tensor, "b q w"], Float[Tensor, "b q d"]]:
         """States of the bridge's queries, and the vectors of cells."""
-        return self.bridge(tokens, valid)
+        return self.bridge(tokens if self.adapter is None else self.adapter(tokens), valid)
 
     def scores(self, cells: Float[Tensor, "b q d"], texts: Float[Tensor, "t d"]) -> Float[Tensor, "b t"]:
         """Scaled likeness of cells and texts."""

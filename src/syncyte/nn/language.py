@@ -59,6 +59,20 @@ class TextReader(nn.Module):
         return F.normalize(self.out(self.norm(torch.cat([mean, most], dim=1))) + self.grams(grams), dim=1)
 
 
+class Adapter(nn.Module):
+    """A narrow residual layer, zero at first: what a frozen encoder learns of a new purpose (Houlsby et al. 2019)."""
+
+    def __init__(self, width: int, narrow: int) -> None:
+        super().__init__()
+        self.inward = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, narrow), nn.GELU())
+        self.outward = nn.Linear(narrow, width, bias=False)
+        nn.init.zeros_(self.outward.weight)
+
+    def forward(self, states: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """Apply it."""
+        return states + self.outward(self.inward(states))
+
+
 class Bridge(nn.Module):
     """Tokens of a cell to a few query vectors in the space of texts.
 

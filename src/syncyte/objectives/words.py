@@ -2,8 +2,9 @@
 
 ``Align`` is a symmetric contrastive loss in which every cell of a term is a positive of every text of it, and terms
 near by in an ontology count in part (Khosla et al. 2020; Radford et al. 2021), or a sigmoid loss over pairs (Zhai et
-al. 2023); the matcher learns beside it on the hardest wrong pairs. ``Speak`` scores sentences piece by piece.
-Texts are drawn anew for every cell of every minibatch. Leaves out: where texts come from (``words``).
+al. 2023); the matcher learns beside it on the hardest wrong pairs. ``Speak`` scores sentences piece by piece, and
+``Read`` brings texts of one term together, whatever the cells. Texts are drawn anew for every cell of every minibatch.
+Leaves out: where texts come from (``words``).
 """
 
 from __future__ import annotations
@@ -47,6 +48,35 @@ class Texts:
         """Group of each cell, and which of its texts is drawn."""
         which = torch.randint(self.pieces.shape[1], (len(rows),), generator=generator, device=generator.device)
         return self.group[rows], which.cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Texts that say the same.
+
+    Attributes
+    ----------
+    owner
+        ``(texts,)`` what a text is of; ascending.
+    pieces, grams
+        ``(texts, length)``.
+    """
+
+    owner: NDArray[np.int64]
+    pieces: NDArray[np.int32]
+    grams: NDArray[np.int32]
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Two different texts of each of some owners, by number."""
+        first = np.flatnonzero(np.append(True, np.diff(self.owner) > 0))
+        size = np.diff(np.append(first, len(self.owner)))
+        first, size = first[size > 1], size[size > 1]
+        device = generator.device
+        chosen = torch.randperm(len(first), generator=generator, device=device)[:count].cpu().numpy()
+        chance = torch.rand((2, len(chosen)), generator=generator, device=device).cpu().numpy()
+        one = np.floor(chance[0] * size[chosen]).astype(np.int64)
+        step = 1 + np.floor(chance[1] * (size[chosen] - 1)).astype(np.int64)
+        return first[chosen] + one, first[chosen] + (one + step) % size[chosen]
 
 
 def take(table: NDArray[np.int32], groups: NDArray, which: NDArray, device: torch.device) -> Int[Tensor, "b l"]:
@@ -167,20 +197,56 @@ class Speak(nn.Module):
     ----------
     modality, texts
         See ``Align``.
+    every
+        One cell of so many speaks in a step: a sentence says more than its match, and costs more.
     """
 
-    def __init__(self, modality: str, texts: Texts) -> None:
+    def __init__(self, modality: str, texts: Texts, every: int = 4) -> None:
         super().__init__()
-        self.modality, self.texts = modality, texts
+        self.modality, self.texts, self.every = modality, texts, every
 
     def forward(self, model: SetModel, batch: Batch, generator: torch.Generator) -> Loss:
         """Nats a piece."""
         told = tell(model, batch, self.modality, self.texts, generator)
         if told is None:
             return nothing(words_of(model), "speak")
-        said = take(self.texts.spoken, told.groups, told.which, told.states.device)
-        scores = told.words.speaker(told.states, said[:, :-1])
+        some = slice(None, None, self.every)  # rows of a minibatch come in no order
+        said = take(self.texts.spoken, told.groups[some], told.which[some], told.states.device)
+        scores = told.words.speaker(told.states[some], said[:, :-1])
         target = said[:, 1:].masked_fill(said[:, 1:] == PAD, -100)
         count = (target != -100).sum().clamp_min(1)
         loss = F.cross_entropy(scores.flatten(0, 1), target.flatten(), ignore_index=-100, reduction="sum") / count
         return Loss(loss, {"speak": loss.detach()}, {"speak": count.float()})
+
+
+class Read(nn.Module):
+    """Texts of the same term to the same place, so that texts no cell has are placed too.
+
+    Parameters
+    ----------
+    pairs
+        Texts of many terms.
+    count
+        Terms in a step.
+    """
+
+    def __init__(self, pairs: Pairs, count: int = 48) -> None:
+        super().__init__()
+        self.pairs, self.count = pairs, count
+
+    def forward(self, model: SetModel, batch: Batch, generator: torch.Generator) -> Loss:
+        """Nats a term."""
+        del batch
+        words = words_of(model)
+        device = words.log_scale.device
+        sides = []
+        for rows in self.pairs.draw(self.count, generator):
+            pieces, grams = (
+                take(table[None], np.zeros(len(rows), dtype=np.int64), rows, device)
+                for table in (self.pairs.pieces, self.pairs.grams)
+            )
+            sides.append(words.read(pieces, grams))
+        scores = words.log_scale.exp().clamp_max(100.0) * sides[0] @ sides[1].T
+        loss = contrast(scores, torch.eye(len(scores), device=device))
+        count = torch.tensor(float(len(scores)), device=device)
+        return Loss(loss, {"read": loss.detach()}, {"read": count})

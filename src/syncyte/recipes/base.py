@@ -24,12 +24,14 @@ from syncyte.data.load import Loader
 from syncyte.data.sample import BlockSampler, storage_order
 from syncyte.data.split import Split
 from syncyte.errors import DataError
+from syncyte.genome.ontology import Ontology
 from syncyte.modalities import Layout, Tokenizer, modalities
 from syncyte.models.assemble import CellSpec, describe_start, empty_model, fill_from_start
 from syncyte.models.cell import CellModel
 from syncyte.nn.region_head import RegionHead
 from syncyte.train.distributed import Worker
 from syncyte.train.plan import EpochLoader, StageConfig
+from syncyte.words.markers import MarkerTable
 
 
 class StartConfig(Config):
@@ -124,6 +126,9 @@ class Order:
     label_key: str | None = None
     condition_keys: tuple[str, ...] = ()
     features: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    text_key: str | None = None
+    ontology: Ontology | None = None
+    markers: MarkerTable | None = None
     validation: str | Sequence[str] | None = None
     resume: bool = False
     seed: int = 0

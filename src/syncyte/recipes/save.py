@@ -62,6 +62,7 @@ def save_run(
     *,
     about: Mapping[str, Any],
     metrics: Mapping[str, Any],
+    tables: Mapping[str, pd.DataFrame] | None = None,
 ) -> None:
     """Write the finished checkpoint.
 
@@ -71,6 +72,8 @@ def save_run(
         All of ``recipe.json``: ``config``, ``spec``, what ``common_facts`` gives, and more.
     arrays
         Preprocessing by name.
+    tables
+        More tables, which are no features.
     about, metrics
         What the card says beside data, notes and command, and numbers beside time and validation.
     """
@@ -100,7 +103,7 @@ def save_run(
         run,
         weights=weights,
         recipe={**facts, "fingerprint": digest.hexdigest()[:16]},
-        vocabularies=vocabularies,
+        vocabularies={**vocabularies, **(tables or {})},
         preprocessing=arrays,
         card=card,
         metrics=numbers,

@@ -16,8 +16,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from syncyte.baselines.groups import Groups
-from syncyte.baselines.library import LibraryModel
 from syncyte.baselines.prediction import depth_of, log_values
 from syncyte.baselines.variable import variable_columns
 from syncyte.config import Config
@@ -27,7 +25,7 @@ from syncyte.data.sample import BlockSampler, storage_order
 from syncyte.data.split import Split, split_random
 from syncyte.errors import ConfigError, DataError
 from syncyte.modalities import Tokenizer, modalities
-from syncyte.models.conditions import ConditionCoder, Shares, as_text, describe_attributes, feature_rows
+from syncyte.models.conditions import ConditionCoder, Shares, describe_attributes, feature_rows
 from syncyte.models.language import WordSizes
 from syncyte.models.latent_flow import FlowSizes
 from syncyte.models.sets import ALL_TOKENS, CountLikelihood, SetModel, SetSizes, SetSpec
@@ -35,7 +33,9 @@ from syncyte.objectives.sets import Codes, CountElbo, FlowMatching
 from syncyte.recipes.base import Learn, Order, Recipe
 from syncyte.recipes.codes import set_scale, write_codes
 from syncyte.recipes.save import common_facts, save_run
+from syncyte.recipes.set_memory import fit_groups, fit_library
 from syncyte.recipes.train import named_split
+from syncyte.recipes.word_types import WordsConfig
 from syncyte.train.distributed import Worker
 from syncyte.train.folder import CODES
 from syncyte.train.loop import fit
@@ -74,6 +74,8 @@ class SetRecipe(Config):
         learned by heart.
     few_cells
         Below so many training cells, ``few_hidden`` and ``few_batch`` replace width and minibatch of the autoencoder.
+    words
+        What is learned of words; None for nothing.
     """
 
     name: str
@@ -97,6 +99,7 @@ class SetRecipe(Config):
     few_cells: int = 0
     few_hidden: int = 128
     few_batch: int = 64
+    words: WordsConfig | None = None
     stages: dict[str, StageConfig]
 
 
@@ -117,6 +120,15 @@ class RowLoader:
 
 
 @dataclass(frozen=True)
+class Added:
+    """Facts, arrays and tables of a checkpoint."""
+
+    facts: dict[str, Any]
+    arrays: dict[str, NDArray]
+    tables: dict[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
 class More:
     """What a recipe adds to a set model.
 
@@ -129,13 +141,13 @@ class More:
     drawn
         Gives more conditions of the flow, see ``Codes.drawn``, once what comes before the flow is learned.
     finish
-        Facts and arrays of the finished run.
+        What the finished run holds besides.
     """
 
     words: WordSizes | None = None
     objectives: Mapping[str, torch.nn.Module] = field(default_factory=dict)
     drawn: Callable[[SetModel], Callable[..., Mapping[str, torch.Tensor]]] | None = None
-    finish: Callable[[Built], tuple[dict[str, Any], dict[str, NDArray]]] | None = None
+    finish: Callable[[Built], Added] | None = None
 
 
 @dataclass(frozen=True)
@@ -329,31 +341,9 @@ def _learn(
         if groups is not None:
             facts["groups"] = {"values": groups.table.to_dict("list"), "cells": groups.cells.tolist()}
             arrays |= {f"groups.{name}": getattr(groups, name) for name in ("totals", "means", "variances")}
-        if more.finish is not None:
-            added = more.finish(built)
-            facts, arrays = facts | added[0], arrays | added[1]
-        save_run(run, built.model, vocabularies, facts, arrays, about={}, metrics={})
-
-
-def fit_library(built: Built, seed: int) -> dict[str, Any]:
-    """Table of totals by categorical attributes, of training cells."""
-    rows = np.sort(np.random.default_rng(seed).permutation(built.split.train)[:MOST_CELLS])
-    totals = [depth_of(counts) for _, counts in built.cells.blocks(built.spec.modality, rows)]
-    names = [name for name, one in built.coder.attributes.items() if one.categorical]
-    table = pd.DataFrame({name: as_text(built.cells.obs[name].iloc[rows]) for name in names})
-    table.index = pd.RangeIndex(len(rows))
-    return LibraryModel.fit(np.log(np.maximum(np.concatenate(totals), 1)), table).to_dict()
-
-
-def fit_groups(built: Built) -> Groups | None:
-    """Sums of training cells by combination of categorical attributes; None without any, or with too many."""
-    names = [name for name, one in built.coder.attributes.items() if one.categorical]
-    if not names:
-        return None
-    labels = pd.DataFrame({name: as_text(built.cells.obs[name]).to_numpy() for name in names})
-    rows = built.split.train
-    blocks = ((np.searchsorted(rows, block), counts) for block, counts in built.cells.blocks(built.spec.modality, rows))
-    return Groups.fit(blocks, labels.iloc[rows].reset_index(drop=True))
+        added = Added({}, {}, {}) if more.finish is None else more.finish(built)
+        facts, arrays = facts | added.facts, arrays | added.arrays
+        save_run(run, built.model, vocabularies, facts, arrays, tables=added.tables, about={}, metrics={})
 
 
 def set_objectives(built: Built, run: Path, worker: Worker) -> dict[str, torch.nn.Module]:

@@ -34,6 +34,7 @@ from syncyte.tasks.draw import (
 )
 from syncyte.tasks.plans import COUNTS, LABELS, Plan, plan_augment, plan_between, plan_new, plan_reconstruct, read_where
 from syncyte.tasks.result import Layer, Result
+from syncyte.tasks.say_cells import plan_said
 from syncyte.tasks.trained import Trained
 from syncyte.tasks.translate import MOST_BYTES, choose_features
 from syncyte.tasks.write import PredictionWriter
@@ -95,6 +96,8 @@ class Request:
     depth: str | float = "flow"
     features: str | Path | Sequence[str] | None = None
     seed: int = 0
+    text: str | Sequence[str] = ()
+    neighbours: int = 0
 
 
 def make_cells(
@@ -135,6 +138,8 @@ def read_sampling(steps: int, guidance: float, settings: Sequence[str]) -> Sampl
 
 def _plan(trained: Trained, asked: Request, given: Cells | None, how: Sampling) -> Plan:
     """What a mode makes."""
+    if asked.text:
+        return _said(trained, asked, how)
     attributes = coder_of(trained).attributes
     where, reference = read_where(asked.where, attributes), read_where(asked.reference, attributes)
     if asked.mode == "reconstruct":
@@ -151,6 +156,14 @@ def _plan(trained: Trained, asked: Request, given: Cells | None, how: Sampling) 
         return plan_between(trained, asked.n, ends, asked.stops, how, asked.seed)
     nothing = asked.mode == "unconditional"
     return plan_new(trained, asked.n, where, how, asked.seed, reference=reference or None, unconditional=nothing)
+
+
+def _said(trained: Trained, asked: Request, how: Sampling) -> Plan:
+    """Cells of texts."""
+    if asked.mode != "new" or asked.where:
+        raise ConfigError("--text says all that is said of the cells: leave out --where and --mode.")
+    texts = [asked.text] if isinstance(asked.text, str) else list(asked.text)
+    return plan_said(trained, texts, asked.n, how, asked.seed, neighbours=asked.neighbours)
 
 
 def log_totals(trained: Trained, depth: str | float, obs: pd.DataFrame, seed: int) -> NDArray[np.float32] | None:

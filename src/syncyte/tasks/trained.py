@@ -61,6 +61,8 @@ class Trained:
         Summary and numbers of the training.
     arrays
         All preprocessing of the checkpoint, by name.
+    tables
+        Tables of the checkpoint that are no vocabularies, by name.
     crew
         The processes that share the passes over cells; None where this one works alone.
     """
@@ -77,6 +79,7 @@ class Trained:
     metrics: dict[str, Any]
     crew: Crew | None = None
     arrays: dict[str, NDArray] = field(default_factory=dict)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -267,4 +270,5 @@ def _sets(checkpoint: Checkpoint, device: torch.device) -> Trained:
         checkpoint.card,
         checkpoint.metrics,
         arrays=arrays,
+        tables={key: table for key, table in checkpoint.vocabularies.items() if key != name},
     )

@@ -60,6 +60,7 @@ class Progress:
         self._stage = stage
         self._plan[stage] = (self._plan[stage][0], steps)
         self._step = step
+        self._loss = float("nan")  # stages differ in what they lose
         self._mark(step)
 
     def advance(self, step: int, cells: int, loss: float) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -40,13 +40,14 @@ class MarkerTable:
         Gene symbols by term id (by label, where a table has no ids).
     labels
         Label by the same key.
-    sources
-        Where each row comes from; empty where a table does not say.
+    sources, tissues
+        Where each row comes from, and where such cells live; empty where a table does not say.
     """
 
     genes: Mapping[str, tuple[str, ...]]
     labels: Mapping[str, str]
     sources: Mapping[str, str]
+    tissues: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, type_: str) -> tuple[str, ...]:
         """Markers of a key or, where it is none, of the label so spelled in any letter case; none where unknown."""
@@ -92,8 +93,8 @@ def read_markers(path: str | os.PathLike[str] | None = None) -> MarkerTable:
     ----------
     path
         A file with a heading. ``genes`` (or ``markers``) holds symbols between blanks, commas or semicolons; ``id``
-        and ``label`` (or ``cell_type``) say what they mark, one of the two is enough; ``source`` is optional. Rows of
-        the same type are joined, so one gene a row is fine too.
+        and ``label`` (or ``cell_type``) say what they mark, one of the two is enough; ``source`` and ``tissue`` are
+        optional. Rows of the same type are joined, so one gene a row is fine too.
 
     Raises
     ------
@@ -119,6 +120,7 @@ def read_markers(path: str | os.PathLike[str] | None = None) -> MarkerTable:
     genes: dict[str, list[str]] = {}
     labels: dict[str, str] = {}
     sources: dict[str, str] = {}
+    tissues: dict[str, str] = {}
     for row in rows:
         label = (row.get(name_column or "") or "").strip()
         key = (row.get(heading.get("id", "")) or "").strip() or label
@@ -128,9 +130,10 @@ def read_markers(path: str | os.PathLike[str] | None = None) -> MarkerTable:
         genes.setdefault(key, []).extend(gene for gene in listed if gene not in genes.get(key, ()))
         labels.setdefault(key, label or key)
         sources.setdefault(key, (row.get(heading.get("source", "")) or "").strip())
+        tissues.setdefault(key, (row.get(heading.get("tissue", "")) or "").strip())
     if not genes:
         raise DataError(f"{name} names no marker: every row lacks a type or genes.")
-    return MarkerTable({key: tuple(listed) for key, listed in genes.items()}, labels, sources)
+    return MarkerTable({key: tuple(listed) for key, listed in genes.items()}, labels, sources, tissues)
 
 
 def score_markers(

@@ -1,0 +1,263 @@
+"""Labels of cells from all genes, each standardised by the data at hand: what travels best between laboratories.
+
+Multinomial logistic regression on ``log1p`` CP10K of every gene over its spread. Weights are learned on training cells;
+means and spreads of genes are those of the data that are asked about, drawn to the ones of training where cells are
+few. What differs between laboratories gene by gene drops out; it supposes that a data set holds several types in
+shares that are not all too different. Genes that were not measured say nothing, and totals are taken among the others.
+Nothing is densified: with a free intercept, centring moves no weight, so columns are only scaled.
+Leaves out: representations (``classify``), types without cells (``words.zero_shot``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Self
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import log_softmax, softmax
+
+from syncyte.errors import DataError
+
+MOST_CELLS = 20_000  # learned from
+FOLDS = 5
+OWN = 50.0  # cells at which own and training statistics weigh alike
+HIGHEST = 10.0  # of a standardised value
+FLOOR = 1e-3  # spread below which a gene tells nothing
+TEMPERATURES = np.geomspace(0.25, 4.0, 33)
+BINS = 15
+ROWS = 8_192  # cells looked at together
+PER_CELL = 1e4
+Blocks = Callable[[], Iterable[sp.csr_matrix]]
+Values = NDArray[np.float64]
+
+
+class GeneClassifier:
+    """Probabilities of labels.
+
+    Parameters
+    ----------
+    balance
+        Power of the inverse frequency that a label is weighed by: 0 not at all, 1 all labels alike. In between both the
+        common and the rare are found well.
+    strength
+        Inverse of the L2 penalty, as in scikit-learn.
+    seed
+        Of folds and of what is left out of many cells.
+    """
+
+    def __init__(self, balance: float = 0.75, strength: float = 0.003, seed: int = 0) -> None:
+        self.balance, self.strength, self.seed = balance, strength, seed
+        self.temperature, self.calibration_error = 1.0, float("nan")
+
+    def fit(self, counts: sp.csr_matrix, labels: ArrayLike, groups: ArrayLike | None = None) -> Self:
+        """Learn from ``(n, f)`` raw counts.
+
+        Parameters
+        ----------
+        labels
+            ``(n,)`` names.
+        groups
+            ``(n,)`` technical batch or donor: whole ones are left out to calibrate on, else random fifths.
+
+        Raises
+        ------
+        DataError
+            If there is one label only, counts are negative, or sizes do not fit.
+        """
+        names = np.asarray(labels).astype(str)
+        counts = sp.csr_matrix(counts)
+        if len(names) != counts.shape[0] or (counts.nnz and counts.data.min() < 0):
+            raise DataError(
+                f"Found {counts.shape[0]:,} cells, {len(names):,} labels and a least count of "
+                f"{counts.data.min(initial=0):g}; one label a cell and raw counts are needed."
+            )
+        if len(set(names)) < 2:
+            raise DataError(
+                f"All cells have the label {names[0]!r}; two are needed at least." if len(names) else "No cell."
+            )
+        rows = self._some(names)
+        counts, names = counts[rows], names[rows]
+        self.classes = np.unique(names)
+        fold = self._folds(names, None if groups is None else np.asarray(groups).astype(str)[rows])
+        self._calibrate(counts, names, fold)
+        self._learn(counts, names)
+        return self
+
+    def _learn(self, counts: sp.csr_matrix, names: NDArray[np.str_]) -> None:
+        totals = np.asarray(counts.sum(axis=0)).ravel()
+        self.share = totals / max(totals.sum(), 1e-12)
+        logs = self._logs(counts, np.ones(counts.shape[1], dtype=bool))
+        self.mean, self.spread = _moments([logs])[:2]
+        codes = np.searchsorted(self.classes, names)
+        size = np.bincount(codes, minlength=len(self.classes))
+        weight = (len(names) / ((size > 0).sum() * np.maximum(size, 1)))[codes] ** self.balance
+        scaled = _scaled(logs, self.spread, self.mean)
+        self.weights, self.bias = _solve(
+            scaled, self.mean * _inverse(self.spread), codes, len(self.classes), weight, self.strength
+        )
+
+    def predict(self, counts: sp.csr_matrix, measured: NDArray[np.bool_] | None = None) -> Values:
+        """Probabilities ``(n, c)`` of cells with the same columns; ``measured`` says which of these there were."""
+        counts = sp.csr_matrix(counts)
+        return self.predict_blocks(lambda: [counts], measured)
+
+    def predict_blocks(self, blocks: Blocks, measured: NDArray[np.bool_] | None = None) -> Values:
+        """The same of counts that come in blocks, twice over: once for the statistics, once for the answers.
+
+        Raises
+        ------
+        DataError
+            If the number of columns is another one.
+        """
+        width = len(self.mean)
+        known = np.ones(width, dtype=bool) if measured is None else np.asarray(measured, dtype=bool)
+        for block in blocks():
+            if block.shape[1] != width or len(known) != width:
+                raise DataError(
+                    f"The cells have {block.shape[1]:,} columns and {len(known):,} flags of what was measured; the "
+                    f"classifier knows {width:,} genes."
+                )
+            break
+        mean, spread, cells = _moments(self._logs(block, known) for block in blocks())
+        if not cells:
+            return np.zeros((0, len(self.classes)))
+        own = cells / (cells + OWN)
+        mean = own * mean + (1 - own) * self.mean
+        spread = np.sqrt(own * spread**2 + (1 - own) * self.spread**2)
+        weights = self.weights * known
+        level = self.bias - weights @ (mean * _inverse(spread))
+        found = [
+            _scaled(self._logs(block[first : first + ROWS], known), spread, mean) @ weights.T + level
+            for block in blocks()
+            for first in range(0, block.shape[0], ROWS)
+        ]
+        return softmax(np.concatenate(found) / self.temperature, axis=1)
+
+    def _logs(self, counts: sp.csr_matrix, known: NDArray[np.bool_]) -> sp.csr_matrix:
+        """``log1p`` of counts per 10,000, the total being that of the measured genes over their share in training."""
+        logs = sp.csr_matrix(counts, dtype=np.float64, copy=True)
+        total = np.asarray(logs.sum(axis=1)).ravel()
+        scale = PER_CELL * max(float(self.share[known].sum()), 1e-6) / np.maximum(total, 1.0)
+        logs.data = np.log1p(logs.data * np.repeat(scale, np.diff(logs.indptr)))
+        return logs
+
+    def _some(self, names: NDArray[np.str_]) -> NDArray[np.int64]:
+        """At most ``MOST_CELLS`` cells, every label by its share and at least some of each."""
+        if len(names) <= MOST_CELLS:
+            return np.arange(len(names))
+        rng, kept = np.random.default_rng(self.seed), []
+        for name in np.unique(names):
+            rows = np.flatnonzero(names == name)
+            kept.append(rng.permutation(rows)[: max(50, round(MOST_CELLS * len(rows) / len(names)))])
+        return np.sort(np.concatenate(kept))
+
+    def _folds(self, names: NDArray[np.str_], groups: NDArray[np.str_] | None) -> NDArray[np.int64]:
+        rng = np.random.default_rng(self.seed)
+        if groups is not None and len(set(groups)) > 1:
+            kinds = rng.permutation(np.unique(groups))
+            place = {name: at % FOLDS for at, name in enumerate(kinds)}
+            return np.array([place[name] for name in groups])
+        fold = np.empty(len(names), dtype=np.int64)
+        for name in np.unique(names):
+            rows = rng.permutation(np.flatnonzero(names == name))
+            fold[rows] = np.arange(len(rows)) % FOLDS
+        return fold
+
+    def _calibrate(self, counts: sp.csr_matrix, names: NDArray[np.str_], fold: NDArray[np.int64]) -> None:
+        """Temperature of the least log loss of folds that were left out, and the error that is left."""
+        chance = np.full((len(names), len(self.classes)), np.nan)
+        for part in np.unique(fold):
+            inside = fold == part
+            if len(set(names[~inside])) < 2:
+                continue
+            self._learn(counts[~inside], names[~inside])
+            chance[inside] = self.predict(counts[inside])
+        known = ~np.isnan(chance).any(axis=1)
+        if not known.any():
+            return
+        logits = np.log(np.maximum(chance[known], 1e-300))
+        truth = np.searchsorted(self.classes, names[known])
+        at = np.arange(len(truth))
+        losses = [-log_softmax(logits / heat, axis=1)[at, truth].mean() for heat in TEMPERATURES]
+        self.temperature = float(TEMPERATURES[int(np.argmin(losses))])
+        self.calibration_error = _error(softmax(logits / self.temperature, axis=1), truth)
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """All that was learned."""
+        kept = {key: getattr(self, key) for key in ("weights", "bias", "mean", "spread", "share")}
+        kept["heat"] = np.array([self.temperature, self.calibration_error])
+        return {key: np.asarray(value, dtype=np.float32) for key, value in kept.items()}
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, NDArray], classes: Sequence[str]) -> Self:
+        """The classifier of such arrays."""
+        made = cls()
+        for key in ("weights", "bias", "mean", "spread", "share"):
+            setattr(made, key, np.asarray(arrays[key], dtype=np.float64))
+        made.temperature, made.calibration_error = map(float, arrays["heat"])
+        made.classes = np.asarray(classes).astype(str)
+        return made
+
+
+def _moments(blocks: Iterable[sp.csr_matrix]) -> tuple[Values, Values, int]:
+    """Mean and spread of every column over blocks, and the number of rows."""
+    first: Values = np.zeros(1)
+    second, rows = first, 0
+    for block in blocks:
+        first = first + np.bincount(block.indices, block.data, minlength=block.shape[1])
+        second = second + np.bincount(block.indices, block.data**2, minlength=block.shape[1])
+        rows += block.shape[0]
+    mean: Values = np.asarray(first) / max(rows, 1)
+    return mean, np.sqrt(np.maximum(np.asarray(second) / max(rows, 1) - mean**2, 0.0)), rows
+
+
+def _inverse(spread: Values) -> Values:
+    return np.where(spread > FLOOR, 1.0 / np.maximum(spread, FLOOR), 0.0)
+
+
+def _scaled(logs: sp.csr_matrix, spread: Values, mean: Values) -> sp.csr_matrix:
+    """Values over their spread, none further than ``HIGHEST`` above the mean."""
+    inverse = _inverse(spread)
+    scaled = logs.copy()
+    top = mean * inverse + HIGHEST
+    scaled.data = np.minimum(scaled.data * inverse[scaled.indices], top[scaled.indices])
+    return scaled
+
+
+def _solve(
+    scaled: sp.csr_matrix, middle: Values, codes: NDArray[np.int64], classes: int, weight: Values, strength: float
+) -> tuple[Values, Values]:
+    """Weights ``(c, f)`` and bias of the penalised multinomial regression on ``scaled - middle``."""
+    from scipy.optimize import minimize
+
+    cells, genes = scaled.shape
+    turned, share, penalty = scaled.T.tocsr(), weight / weight.sum(), 1.0 / (strength * cells)
+    truth = np.zeros((cells, classes))
+    truth[np.arange(cells), codes] = 1.0
+
+    def loss(flat: Values) -> tuple[float, Values]:
+        table = flat.reshape(genes + 1, classes)
+        weights = table[:genes]
+        logs = log_softmax(scaled @ weights + (table[genes] - middle @ weights), axis=1)
+        rest = (np.exp(logs) - truth) * share[:, None]
+        total, slope = rest.sum(axis=0), np.empty_like(table)
+        slope[:genes] = turned @ rest - np.outer(middle, total) + penalty * weights
+        slope[genes] = total
+        value = -(share * logs[np.arange(cells), codes]).sum() + 0.5 * penalty * (weights**2).sum()
+        return float(value), slope.ravel()
+
+    start = np.zeros((genes + 1) * classes)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200, "gtol": 1e-5, "ftol": 1e-10})
+    table = found.x.reshape(genes + 1, classes)
+    return table[:genes].T.copy(), table[genes].copy()
+
+
+def _error(chance: Values, truth: NDArray[np.int64]) -> float:
+    """Expected calibration error of the likeliest label (Guo et al. 2017)."""
+    sure, right = chance.max(axis=1), chance.argmax(axis=1) == truth
+    part = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
+    size = np.bincount(part, minlength=BINS)
+    gap = np.bincount(part, sure, BINS) - np.bincount(part, right.astype(float), BINS)
+    return float(np.abs(gap).sum() / max(int(size.sum()), 1))

@@ -1,0 +1,237 @@
+"""scMMGPT: cells and text (see docs/recipes/scmmgpt).
+
+Paper -> parts: all token states of the cell encoder (``models.sets``), learned queries that read them
+(``nn.language.Bridge``), contrast and matching of cells and texts and generation of texts (``objectives.words``), cells
+from texts. Beyond the paper: every cell of a term is a positive of every text of it, both directions count, terms near
+by in the ontology count in part; texts are drawn from many wordings with fields left out; the speaker says values that
+can be checked and fills in genes that are there; cells are generated from the text alone, by the flow of ``scldm``
+under the vector of the text, never from a reference cell.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from syncyte.data.cells import Cells
+from syncyte.data.split import Split
+from syncyte.errors import ConfigError
+from syncyte.models.language import SAID, WordSizes
+from syncyte.models.sets import SetModel
+from syncyte.objectives.words import Align, Read, Speak, Texts, take, words_of
+from syncyte.recipes.base import Learn, Order, Recipe, recipes
+from syncyte.recipes.scldm import DISPERSION, SAME
+from syncyte.recipes.train_sets import More, SetRecipe, prepare_sets
+from syncyte.recipes.word_memory import remember
+from syncyte.recipes.word_texts import read_lexis, write_pairs, write_texts
+from syncyte.words.markers import read_markers
+from syncyte.words.pieces import GRAMS
+
+READ_AT_ONCE = 512  # texts
+
+
+def prepare_words(recipe: Recipe, config: SetRecipe, cells: Cells, order: Order) -> Learn:
+    """Check what can be checked before anything is written, and give what trains."""
+    if order.label_key is None:
+        raise ConfigError("scmmgpt learns from the types of cells: name their column with --label-key.")
+    if config.words is None:
+        raise ConfigError("The settings have no part 'words', without which this recipe is scldm.")
+    if order.text_key is not None:
+        cells.column(order.text_key)
+    return prepare_sets(recipe, config, cells, order, partial(_words, config, order))
+
+
+def _words(config: SetRecipe, order: Order, cells: Cells, split: Split, notes: list[str]) -> More:
+    """Texts, objectives, and what is kept."""
+    words = config.words
+    assert words is not None and order.label_key is not None
+    lexis = read_lexis(
+        words,
+        cells,
+        split.train,
+        label_key=order.label_key,
+        text_key=order.text_key,
+        ontology=order.ontology,
+        markers=read_markers() if order.markers is None else order.markers,
+        seed=order.seed,
+        quiet=order.quiet,
+        notes=notes,
+    )
+    texts, pairs, name = write_texts(words, lexis, order.seed), write_pairs(words, lexis), cells.modalities[0]
+    shape = {key: getattr(words, key) for key in WordSizes.model_fields if key not in ("pieces", "grams")}
+    sizes = WordSizes(pieces=len(lexis.pieces), grams=GRAMS, **shape)
+    objectives: dict[str, torch.nn.Module] = {
+        "align": Align(name, texts, sigmoid=words.sigmoid, match=words.match),
+        "speak": Speak(name, texts),
+    }
+    for stage in config.stages.values():
+        if "read" in stage.objectives and pairs is None:
+            notes.append("Without an ontology the reader of texts learns from the texts of the cells alone.")
+    objectives["read"] = Read(pairs) if pairs is not None else _Nothing()
+    finish = partial(remember, lexis=lexis, batch_key=order.batch_key, seed=order.seed)
+    return More(sizes, objectives, partial(_said, texts), finish)
+
+
+class _Nothing(torch.nn.Module):
+    """The objective of a recipe that has nothing to learn by it."""
+
+    def forward(self, model: SetModel, batch: Any, generator: torch.Generator) -> Any:
+        """Zero."""
+        from syncyte.objectives.words import nothing
+
+        return nothing(words_of(model), "read")
+
+
+@torch.no_grad()
+def _said(texts: Texts, model: SetModel) -> Any:
+    """Gives vectors of texts that are drawn for cells, as a condition of the flow; of no text, null."""
+    words, training = words_of(model), model.training
+    model.eval()
+    groups, count = texts.pieces.shape[:2]
+    owner, which = (axis.ravel() for axis in np.indices((groups, count)))
+    device = words.log_scale.device
+    found = []
+    for first in range(0, len(owner), READ_AT_ONCE):
+        some = owner[first : first + READ_AT_ONCE], which[first : first + READ_AT_ONCE]
+        found.append(words.read(*(take(table, *some, device) for table in (texts.pieces, texts.grams))).cpu())
+    vectors = torch.cat(found).view(groups, count, -1)
+    model.train(training)
+
+    def drawn(rows: NDArray[np.int64], generator: torch.Generator) -> dict[str, torch.Tensor]:
+        group, number = texts.draw(rows, generator)
+        chosen = vectors[torch.from_numpy(group.clip(0)), torch.from_numpy(number)].clone()
+        chosen[torch.from_numpy(group < 0)] = torch.nan
+        return {SAID: chosen}
+
+    return drawn
+
+
+def _recipe(preset: str, *, first: dict[str, Any] | None = None, **changes: Any) -> SetRecipe:
+    """The numbers of ``lite``, some of them changed."""
+    autoencode = {
+        "name": "autoencode",
+        "objectives": {"elbo": 1.0},
+        "epochs": 30,
+        "batch_size": 128,
+        "lr": 2e-3,
+        "betas": (0.9, 0.99),
+        "warmup_steps": 50,
+        "min_lr_factor": 0.05,
+        "clip": 50.0,
+        "trainable": (r"^encoder\.", r"^decoder\."),
+        "lr_factors": {DISPERSION: 10.0},
+        "no_decay": (r"bias$", r"norm", r"log_dispersion$"),
+        **SAME,
+        **(first or {}),
+    }
+    align = {
+        "name": "align",
+        "objectives": {"align": 1.0, "speak": 1.0, "read": 1.0},
+        "epochs": 20,
+        "batch_size": 128,
+        "lr": 1e-3,
+        "warmup_steps": 50,
+        "clip": 1.0,
+        "validate_every": 5.0,
+        "trainable": (r"^words\.",),
+        **SAME,
+        **(first or {}),
+    }
+    flow = {
+        "name": "flow",
+        "objectives": {"flow": 1.0},
+        "epochs": 30,
+        "batch_size": 128,
+        "lr": 2e-3,
+        "warmup_steps": 100,
+        "clip": 1.0,
+        "ema": 0.999,
+        "validate_every": 5.0,
+        "trainable": (r"^flow\.",),
+        **SAME,
+        **(first or {}),
+    }
+    values: dict[str, Any] = {
+        "name": "scmmgpt",
+        "preset": preset,
+        "steps": {"autoencode": (800, 20_000), "align": (600, 6_000), "flow": (3_000, 20_000)},
+        "few_counts": 0.02,
+        "few_cells": 3_000,
+        "each": 0.5,  # labels and texts are said alone as often as together
+        "every": 0.0,
+        "words": {},
+        "stages": {"autoencode": autoencode, "align": align, "flow": flow},
+        **changes,
+    }
+    return SetRecipe.parse(values)
+
+
+def tiny() -> SetRecipe:
+    """Seconds; for tests."""
+    sizes = {"shared": 16, "queries": 2, "width": 16, "heads": 2, "layers": 1, "deep": 1, "adapter": 4}
+    return _recipe(
+        "tiny",
+        first={"epochs": 2, "batch_size": 32, "warmup_steps": 2, "validate_every": 1.0},
+        tokens=24,
+        groups=16,
+        steps={},
+        few_counts=0,
+        few_cells=0,
+        sizes={"latents": 4, "hidden": 16, "queries": 2, "width": 8, "heads": 2, "unpool": True},
+        flow={"width": 16, "layers": 1, "tokens": 3, "heads": 2},
+        words={**sizes, "pieces": 400, "texts": 8, "length": 32, "spoken": 64, "reference": 60, "map": "fast"},
+    )
+
+
+def lite() -> SetRecipe:
+    """Without attention among genes: minutes on a laptop CPU."""
+    return _recipe("lite")
+
+
+def small() -> SetRecipe:
+    """The bridge reads the states of 192 genes too."""
+    return _recipe(
+        "small",
+        tokens=192,
+        groups=96,
+        sizes={"queries": 8, "width": 48, "heads": 4, "layers": 1},
+        flow={"width": 64, "layers": 3, "tokens": 9, "heads": 4},
+    )
+
+
+def base() -> SetRecipe:
+    """Wider texts and cells, the encoder learns on with the words while it still gives back its counts."""
+    made = _recipe(
+        "base",
+        groups=512,
+        decoded=512,
+        sizes={"latents": 32, "queries": 16, "width": 48, "heads": 4, "layers": 2, "unpool": True},
+        flow={"width": 192, "layers": 4, "tokens": 17, "heads": 6},
+        words={"width": 192, "heads": 6, "layers": 4, "deep": 6, "pieces": 6_000, "queries": 16},
+    )
+    stages = dict(made.stages)
+    stages["autoencode"] = stages["autoencode"].model_copy(update={"lr_factors": {DISPERSION: 40.0}})
+    stages["align"] = stages["align"].model_copy(
+        update={
+            "objectives": {**stages["align"].objectives, "elbo": 0.01},
+            "trainable": (r"^words\.", r"^encoder\.", r"^decoder\."),
+            "lr_factors": {r"^(en|de)coder\.": 0.1},
+        }
+    )
+    stages["flow"] = stages["flow"].model_copy(update={"lr": 1e-3})
+    return made.model_copy(update={"stages": stages})
+
+
+recipes.add("scmmgpt")(
+    Recipe(
+        "scmmgpt",
+        ("rna",),
+        ("annotate", "search", "describe", "generate", "embed", "evaluate"),
+        {"tiny": tiny, "lite": lite, "small": small, "base": base},
+        prepare_words,
+    )
+)

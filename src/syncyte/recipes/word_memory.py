@@ -1,0 +1,160 @@
+"""What a run of words remembers of its training cells: how to tell their values, and cells to compare others with.
+
+A classifier on all genes for every field with two values or more; axes, places, marker scores and counts of a few
+thousand cells, from which types without a training label are told (``words.zero_shot``), and which teach the
+classifiers again where asked cells lack many genes; names of these cells.
+Leaves out: use (``tasks.word_run``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+
+from syncyte.baselines.genewise import GeneClassifier
+from syncyte.baselines.own_space import OwnSpace
+from syncyte.data.load import predict_batches
+from syncyte.genome.ontology_files import ontology_table
+from syncyte.models.conditions import as_text
+from syncyte.objectives.words import words_of
+from syncyte.recipes.train_sets import Added, Built
+from syncyte.recipes.word_texts import Lexis
+from syncyte.words.markers import score_markers
+
+AXES = 30  # of the space in which unseen types are told
+MINIBATCH = 512  # cells
+FEWEST = 100  # cells of a rare label
+MOST_ENTRIES = 6_000_000  # counts that are kept
+MOST_LEARNED = 20_000  # cells that classifiers and axes are fitted on
+
+
+def remember(built: Built, lexis: Lexis, batch_key: str | None, seed: int) -> Added:
+    """Facts, arrays and tables of the checkpoint."""
+    config = built.config.words
+    assert config is not None
+    table = pd.DataFrame({name: as_text(built.cells.obs[column]).to_numpy() for name, column in lexis.columns.items()})
+    labelled = built.split.train[lexis.group[built.split.train] >= 0]
+    rng = np.random.default_rng([seed, 4])
+    rows = _stratified(labelled, table["type"].to_numpy(), MOST_LEARNED, rng)
+    counts = built.cells.counts(built.spec.modality, rows)
+    batches = None if batch_key is None else built.cells.obs[batch_key].astype(str).to_numpy()[rows]
+    arrays, fields = _classifiers(lexis, table.iloc[rows], counts, batches)
+    space = OwnSpace(AXES, seed).fit(counts)
+    kept = _stratified(np.arange(len(rows)), table["type"].to_numpy()[rows], config.reference, rng)
+    kept = _within(counts, kept, rng)
+    reference = rows[kept]
+    told = table.iloc[reference].set_axis(built.cells.names[reference].astype(str))
+    names = tuple(map(str, built.cells.part(built.spec.modality).var.index))
+    marked = [*lexis.known.markers.genes]
+    scores = score_markers(counts, names, marked, lexis.known.markers)
+    arrays |= {f"space.{key}": value for key, value in space.arrays().items()}
+    arrays["reference.places"] = space.transform(counts)[kept]
+    arrays["reference.markers"] = scores.values[kept].astype(np.float32)
+    arrays |= _places(built, reference)
+    arrays |= {f"reference.{key}": value for key, value in _packed(counts[kept]).items()}
+    if batches is not None:
+        told["batch"] = batches[kept]
+    tables = {"reference": told.rename_axis("cell")}
+    ontology = lexis.known.ontology
+    if ontology is not None:
+        tables["ontology"] = ontology_table(ontology)
+    return Added({"words": _facts(lexis, fields)}, arrays, tables)
+
+
+@torch.no_grad()
+def _places(built: Built, rows: NDArray[np.int64]) -> dict[str, NDArray]:
+    """Codes with log totals, and vectors among texts, of some cells."""
+    model, name = built.model, built.spec.modality
+    device, words = next(model.parameters()).device, words_of(model)
+    model.eval()
+    codes, vectors = [], []
+    for batch in predict_batches(built.cells.take(rows), {name: built.tokenizer}, MINIBATCH):
+        tokens = batch.to(device).tokens[name]
+        mean, _, total = model.encoder(tokens)
+        codes.append(torch.cat([mean, total.clamp_min(1).log()[:, None]], dim=1).cpu())
+        shown = words.show(*model.encoder.states(tokens))[1].mean(dim=1)
+        vectors.append(torch.nn.functional.normalize(shown, dim=1).cpu())
+    return {
+        "reference.codes": torch.cat(codes).numpy(),
+        "reference.vectors": torch.cat(vectors).numpy().astype(np.float16),
+    }
+
+
+def _facts(lexis: Lexis, fields: dict[str, Any]) -> dict[str, Any]:
+    known = lexis.known
+    matches = {
+        label: {"id": one.id, "term": one.term, "score": one.score, "how": one.how, "evidence": one.evidence}
+        for label, one in known.matches.items()
+    }
+    markers = known.markers
+    return {
+        "columns": dict(lexis.columns),
+        "values": dict(lexis.values),
+        "classifiers": fields,
+        "matches": matches,
+        "pieces": lexis.pieces.plain,
+        "groups": lexis.groups.to_dict("list"),
+        "expressed": [list(one.expressed) for one in lexis.facts],
+        "ontology": None if known.ontology is None else {"name": known.ontology.name, "prefix": known.ontology.prefix},
+        "markers": {
+            key: {
+                "genes": list(genes),
+                "label": markers.labels.get(key, key),
+                "source": markers.sources.get(key, ""),
+                "tissue": markers.tissues.get(key, ""),
+            }
+            for key, genes in markers.genes.items()
+        },
+    }
+
+
+def _classifiers(
+    lexis: Lexis, table: pd.DataFrame, counts: sp.csr_matrix, batches: NDArray[Any] | None
+) -> tuple[dict[str, NDArray], dict[str, Any]]:
+    """Arrays of a classifier of each field, and what they tell apart."""
+    arrays: dict[str, NDArray] = {}
+    fields: dict[str, Any] = {}
+    for name, values in lexis.values.items():
+        if len(values) < 2:
+            continue
+        labels = table[name].to_numpy()
+        known = labels != ""
+        groups = None if batches is None else batches[known]
+        model = GeneClassifier().fit(counts[known], labels[known], groups=groups)
+        arrays |= {f"classifier.{name}.{key}": value for key, value in model.arrays().items()}
+        fields[name] = {"classes": list(map(str, model.classes)), "calibration_error": model.calibration_error}
+    return arrays, fields
+
+
+def _stratified(
+    rows: NDArray[np.int64], labels: NDArray[Any], most: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """About so many rows, in order: labels by their shares, but some of each."""
+    if len(rows) <= most:
+        return rows
+    own, chosen = labels[rows], []
+    for name in np.unique(own):
+        member = rows[own == name]
+        chosen.append(rng.permutation(member)[: max(FEWEST, round(most * len(member) / len(rows)))])
+    return np.sort(np.concatenate(chosen))
+
+
+def _within(counts: sp.csr_matrix, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """As many of some rows, in order, as hold no more entries than are kept."""
+    order = rng.permutation(rows)
+    held = np.cumsum(np.diff(counts.indptr)[order])
+    return np.sort(order[: max(1, int(np.searchsorted(held, MOST_ENTRIES)))])
+
+
+def _packed(counts: sp.csr_matrix) -> dict[str, NDArray]:
+    """Counts as small numbers."""
+    return {
+        "counts": np.minimum(counts.data, 65_535).astype(np.uint16),
+        "genes": counts.indices.astype(np.int32),
+        "starts": counts.indptr.astype(np.int64),
+    }

@@ -1,0 +1,199 @@
+"""A trained run of words, ready to be asked: what cells are, what texts mean, where both lie.
+
+Cells are given as opened; every question puts them into the features of the run first. Probabilities of types come
+from a classifier on all genes that takes the statistics of genes from the data at hand (``baselines.genewise``), which
+is better across laboratories than the places of cells among texts; these rank what no training label covers.
+Leaves out: what is made of the answers (``search``, ``describe``, ``zero_shot``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+
+from syncyte.baselines.genewise import GeneClassifier
+from syncyte.baselines.own_space import OwnSpace
+from syncyte.data.cells import Cells
+from syncyte.errors import ConfigError, unknown
+from syncyte.genome.ontology import Ontology, Term
+from syncyte.genome.ontology_files import ontology_of
+from syncyte.nn.language import likeness
+from syncyte.tasks.trained import Trained
+from syncyte.types import Batch
+from syncyte.words.markers import MarkerTable
+from syncyte.words.pieces import Pieces, encode_grams
+
+AT_ONCE = 256  # texts
+ENOUGH = 0.9  # share of the counts of training in measured genes from which a classifier serves as it is
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Cells in the features of a run, and which of these the data measured."""
+
+    cells: Cells
+    measured: NDArray[np.bool_]
+    notes: tuple[str, ...] = field(default=())
+
+
+class WordRun:
+    """What a run of words knows.
+
+    Parameters
+    ----------
+    trained
+        A run that ``matches``.
+    task
+        What it is needed for, for the error where it cannot.
+    """
+
+    def __init__(self, trained: Trained, task: str = "match cells and words") -> None:
+        trained.need_capability("matches", task)
+        self.trained, self.facts = trained, trained.recipe["words"]
+        self.modality = trained.modalities[0]
+        self.labels: tuple[str, ...] = tuple(self.facts["classifiers"]["type"]["classes"])
+        self.classes = tuple(self.term(label) for label in self.labels)
+
+    @cached_property
+    def ontology(self) -> Ontology | None:
+        """The ontology the run was trained with."""
+        told = self.facts["ontology"]
+        return None if told is None else ontology_of(self.trained.tables["ontology"], told["name"], told["prefix"])
+
+    @cached_property
+    def terms(self) -> Mapping[str, Term]:
+        """Terms in use; without an ontology those of the labels, of which nothing but the name is known."""
+        if self.ontology is not None:
+            return self.ontology.active
+        return {key: Term(key, self.name(key)) for key in self.classes}
+
+    @cached_property
+    def markers(self) -> MarkerTable:
+        """Markers by term."""
+        table = self.facts["markers"]
+        return MarkerTable(
+            {key: tuple(row["genes"]) for key, row in table.items()},
+            {key: row["label"] for key, row in table.items()},
+            {key: row["source"] for key, row in table.items()},
+            {key: row["tissue"] for key, row in table.items()},
+        )
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        """Vocabulary of texts."""
+        return Pieces(self.facts["pieces"])
+
+    @cached_property
+    def space(self) -> OwnSpace:
+        """Axes in which unseen types are told."""
+        return OwnSpace.restore(self._arrays("space."))
+
+    def classifier(self, name: str, measured: NDArray[np.bool_] | None = None) -> GeneClassifier:
+        """The classifier of a field, learned again where genes with much of the counts were not measured."""
+        if name not in self.facts["classifiers"]:
+            raise ConfigError(unknown("field that this run tells apart", name, self.facts["classifiers"]))
+        classes = self.facts["classifiers"][name]["classes"]
+        model = GeneClassifier.restore(self._arrays(f"classifier.{name}."), classes)
+        if measured is None or measured.all() or model.share[measured].sum() >= ENOUGH:
+            return model
+        reference = self.trained.tables["reference"]
+        known = (reference[name].astype(str) != "").to_numpy()
+        labels = reference[name].astype(str).to_numpy()[known]
+        if set(labels) != set(classes) or not measured.any():
+            return model
+        groups = reference["batch"].astype(str).to_numpy()[known] if "batch" in reference else None
+        counts = self.reference_counts[known] @ sp.diags(measured.astype(np.float32))
+        return GeneClassifier().fit(sp.csr_matrix(counts), labels, groups=groups)
+
+    @cached_property
+    def reference_counts(self) -> sp.csr_matrix:
+        """``(n, f)`` counts of the remembered cells."""
+        arrays = self._arrays("reference.")
+        width = len(self.trained.vocabularies[self.modality])
+        parts = (arrays["counts"].astype(np.float32), arrays["genes"], arrays["starts"])
+        return sp.csr_matrix(parts, shape=(len(arrays["starts"]) - 1, width))
+
+    def term(self, label: str) -> str:
+        """Id of a training label; the label itself where it has none."""
+        return self.facts["matches"].get(label, {}).get("id") or label
+
+    def name(self, key: str) -> str:
+        """Name of a term or label."""
+        if self.ontology is not None and key in self.ontology.active:
+            return self.ontology.active[key].label
+        for label, match in self.facts["matches"].items():
+            if match["id"] == key:
+                return str(match["term"] or label)
+        return self.markers.labels.get(key, key)
+
+    def ask(self, cells: Cells) -> Asked:
+        """Cells in the features of the run."""
+        aligned = self.trained.align(cells)
+        have = aligned.present(self.modality)
+        notes = []
+        if not have.all():
+            notes.append(f"{int((~have).sum()):,} of {len(cells):,} cells have no {self.modality} and get no answer.")
+        vocabulary = self.trained.vocabularies[self.modality].index
+        measured = np.asarray(vocabulary.isin(cells.part(self.modality).features))
+        if measured.mean() < 0.5:
+            notes.append(
+                f"The data have {int(measured.sum()):,} of the {len(measured):,} genes of the run: answers are less "
+                "sure."
+            )
+        return Asked(aligned, measured, tuple(notes))
+
+    def chances(self, asked: Asked, name: str = "type") -> NDArray[np.float64]:
+        """``(n, c)`` probabilities of the values of a field, calibrated on training cells."""
+        model = self.classifier(name, asked.measured)
+        return model.predict_blocks(lambda: (c for _, c in asked.cells.blocks(self.modality)), asked.measured)
+
+    def counts(self, asked: Asked) -> sp.csr_matrix:
+        """Counts of the cells."""
+        return asked.cells.counts(self.modality)
+
+    def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """``(t, d)`` vectors of texts, of length one."""
+        words, device = self.trained.model.words, self.trained.device
+        found = []
+        with torch.inference_mode():
+            for first in range(0, len(texts), AT_ONCE):
+                some = list(texts[first : first + AT_ONCE])
+                pieces, grams = self.pieces.encode(some, words.sizes.length), encode_grams(some)
+                found.append(words.read(*(torch.from_numpy(x.astype(np.int64)).to(device) for x in (pieces, grams))))
+        return torch.cat(found).cpu().numpy()
+
+    def vectors(self, asked: Asked, batch_size: int | None = None) -> NDArray[np.float32]:
+        """``(n, q, d)`` vectors of cells, one for each query of the bridge."""
+        words = self.trained.model.words
+        shape = (len(asked.cells), words.sizes.queries, words.sizes.shared)
+        found, first = np.empty(shape, dtype=np.float32), 0
+        for block in self.trained.each(asked.cells, _shown, batch_size):
+            found[first : first + len(block)] = block
+            first += len(block)
+        return found
+
+    def likeness(self, vectors: NDArray[np.float32], texts: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``(n, t)`` likeness of cells and texts, -1 to 1."""
+        with torch.inference_mode():
+            blocks = [
+                likeness(torch.from_numpy(vectors[first : first + 4096]), torch.from_numpy(texts))
+                for first in range(0, len(vectors), 4096)
+            ]
+        return torch.cat(blocks).numpy()
+
+    def _arrays(self, start: str) -> dict[str, NDArray[Any]]:
+        arrays = self.trained.arrays
+        return {key.removeprefix(start): value for key, value in arrays.items() if key.startswith(start)}
+
+
+def _shown(trained: Trained, batch: Batch) -> NDArray[np.float32]:
+    model = trained.model
+    states, valid = model.encoder.states(batch.tokens[model.names[0]])
+    return model.words.show(states, valid)[1].float().cpu().numpy()
