@@ -75,7 +75,7 @@ class GeneClassifier:
             )
         if len(set(names)) < 2:
             raise DataError(
-                f"All cells have the label {names[0]!r}; two are needed at least." if len(names) else "No cell."
+                f"All cells have the label {str(names[0])!r}; two are needed at least." if len(names) else "No cell."
             )
         rows = self._some(names)
         counts, names = counts[rows], names[rows]

@@ -34,6 +34,8 @@ class WordSizes(Config):
         Layers of the speaker.
     adapter
         Width of a residual layer on the tokens of cells; 0 for none.
+    sentence
+        Width of the vectors of a sentence model that reads instead of the small transformer; 0 for none.
     """
 
     pieces: int
@@ -47,6 +49,7 @@ class WordSizes(Config):
     layers: int = 2
     deep: int = 3
     adapter: int = 0
+    sentence: int = 0
 
 
 class Words(nn.Module):
@@ -65,7 +68,13 @@ class Words(nn.Module):
         self.sizes = sizes
         layers = {"width": sizes.width, "heads": sizes.heads}
         self.reader = TextReader(
-            sizes.pieces, sizes.grams, length=sizes.length, layers=sizes.layers, shared=sizes.shared, **layers
+            sizes.pieces,
+            sizes.grams,
+            length=sizes.length,
+            layers=sizes.layers,
+            shared=sizes.shared,
+            sentence=sizes.sentence,
+            **layers,
         )
         self.adapter = Adapter(inward, sizes.adapter) if sizes.adapter else None
         self.bridge = Bridge(inward, queries=sizes.queries, layers=1, shared=sizes.shared, **layers)
@@ -74,9 +83,11 @@ class Words(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(10.0).log())
         self.offset = nn.Parameter(torch.tensor(-5.0))  # of the sigmoid loss
 
-    def read(self, pieces: Int[Tensor, "t l"], grams: Int[Tensor, "t g"]) -> Float[Tensor, "t d"]:
-        """Vectors of texts."""
-        return self.reader(pieces, grams)
+    def read(
+        self, pieces: Int[Tensor, "t l"], grams: Int[Tensor, "t g"], given: Float[Tensor, "t s"] | None = None
+    ) -> Float[Tensor, "t d"]:
+        """Vectors of texts; ``given`` are those of the sentence model, where there is one."""
+        return self.reader(pieces, grams, given)
 
     def show(
         self, tokens: Float[Tensor, "b n e"], valid: Bool[Tensor, "b n"]

@@ -32,12 +32,24 @@ class TextReader(nn.Module):
         Of the transformer.
     shared
         Width of the vector.
+    sentence
+        Width of vectors that another model has made of the texts, which are read in place of the pieces; 0 for none.
     """
 
     def __init__(
-        self, pieces: int, grams: int, *, length: int, width: int, layers: int, heads: int, shared: int
+        self,
+        pieces: int,
+        grams: int,
+        *,
+        length: int,
+        width: int,
+        layers: int,
+        heads: int,
+        shared: int,
+        sentence: int = 0,
     ) -> None:
         super().__init__()
+        self.given = nn.Linear(sentence, shared) if sentence else None
         self.pieces = nn.Embedding(pieces, width, padding_idx=PAD)
         self.grams = nn.EmbeddingBag(grams, shared, mode="mean", padding_idx=PAD)
         self.place = nn.Parameter(torch.randn(length, width) * 0.02)
@@ -47,8 +59,14 @@ class TextReader(nn.Module):
         self.norm = nn.LayerNorm(2 * width)
         self.out = nn.Linear(2 * width, shared)
 
-    def forward(self, pieces: Int[Tensor, "b l"], grams: Int[Tensor, "b g"]) -> Float[Tensor, "b d"]:
+    def forward(
+        self, pieces: Int[Tensor, "b l"], grams: Int[Tensor, "b g"], given: Float[Tensor, "b s"] | None = None
+    ) -> Float[Tensor, "b d"]:
         """Vectors of length one."""
+        if self.given is not None:
+            if given is None:
+                raise ValueError("This reader takes the vectors of a sentence model.")
+            return F.normalize(self.given(given) + self.grams(grams), dim=1)
         valid = pieces != PAD
         states = self.pieces(pieces) + self.place[: pieces.shape[1]]
         for block in self.blocks:

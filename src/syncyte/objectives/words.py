@@ -34,6 +34,8 @@ class Texts:
         ``(cells,)`` which texts are a cell's; -1 where it has none.
     pieces, grams, spoken
         ``(groups, k, length)`` of ``k`` texts a group, for reading; and of sentences, for speaking.
+    given
+        ``(groups, k, s)`` vectors a sentence model has made of the texts; None without one.
     near
         ``(groups, groups)`` how far a text of one group is right for a cell of another: 1 for its own, 0 for most.
     """
@@ -43,6 +45,13 @@ class Texts:
     grams: NDArray[np.int32]
     spoken: NDArray[np.int32]
     near: NDArray[np.float32]
+    given: NDArray[np.float16] | None = None
+
+    def read(self, words: Words, groups: NDArray, which: NDArray, device: torch.device) -> Float[Tensor, "b d"]:
+        """Vectors of texts by group and number."""
+        pieces, grams = (take(table, groups, which, device) for table in (self.pieces, self.grams))
+        given = None if self.given is None else torch.from_numpy(self.given[groups, which]).to(device).float()
+        return words.read(pieces, grams, given)
 
     def draw(self, rows: NDArray[np.int64], generator: torch.Generator) -> tuple[NDArray, NDArray]:
         """Group of each cell, and which of its texts is drawn."""
@@ -58,13 +67,14 @@ class Pairs:
     ----------
     owner
         ``(texts,)`` what a text is of; ascending.
-    pieces, grams
-        ``(texts, length)``.
+    pieces, grams, given
+        ``(texts, length)``; vectors of a sentence model, where there is one.
     """
 
     owner: NDArray[np.int64]
     pieces: NDArray[np.int32]
     grams: NDArray[np.int32]
+    given: NDArray[np.float16] | None = None
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Two different texts of each of some owners, by number."""
@@ -145,8 +155,8 @@ class Align(nn.Module):
         told = tell(model, batch, self.modality, self.texts, generator)
         if told is None:
             return nothing(words_of(model), "contrast")
-        words, cells, chosen = told.words, told.vectors, (told.groups, told.which)
-        texts = words.read(*(take(table, *chosen, cells.device) for table in (self.texts.pieces, self.texts.grams)))
+        words, cells = told.words, told.vectors
+        texts = self.texts.read(words, told.groups, told.which, cells.device)
         near = torch.from_numpy(self.texts.near[np.ix_(told.groups, told.groups)]).to(cells.device)
         scores = words.scores(cells, texts)
         loss = self._pairs(scores, near, words.offset) if self.sigmoid else contrast(scores, near)
@@ -245,7 +255,10 @@ class Read(nn.Module):
                 take(table[None], np.zeros(len(rows), dtype=np.int64), rows, device)
                 for table in (self.pairs.pieces, self.pairs.grams)
             )
-            sides.append(words.read(pieces, grams))
+            given = self.pairs.given
+            sides.append(
+                words.read(pieces, grams, None if given is None else torch.from_numpy(given[rows]).to(device).float())
+            )
         scores = words.log_scale.exp().clamp_max(100.0) * sides[0] @ sides[1].T
         loss = contrast(scores, torch.eye(len(scores), device=device))
         count = torch.tensor(float(len(scores)), device=device)

@@ -11,6 +11,7 @@ under the vector of the text, never from a reference cell.
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,15 @@ from syncyte.data.cells import Cells
 from syncyte.data.split import Split
 from syncyte.errors import ConfigError
 from syncyte.models.language import SAID, WordSizes
+from syncyte.models.pretrained import open_text_model
 from syncyte.models.sets import SetModel
-from syncyte.objectives.words import Align, Read, Speak, Texts, take, words_of
+from syncyte.objectives.words import Align, Read, Speak, Texts, words_of
 from syncyte.recipes.base import Learn, Order, Recipe, recipes
 from syncyte.recipes.scldm import DISPERSION, SAME
-from syncyte.recipes.train_sets import More, SetRecipe, prepare_sets
+from syncyte.recipes.train_sets import Added, Built, More, SetRecipe, prepare_sets
 from syncyte.recipes.word_memory import remember
-from syncyte.recipes.word_texts import read_lexis, write_pairs, write_texts
+from syncyte.recipes.word_speaker import teach
+from syncyte.recipes.word_texts import Lexis, read_lexis, write_pairs, write_texts
 from syncyte.words.markers import read_markers
 from syncyte.words.pieces import GRAMS
 
@@ -61,8 +64,14 @@ def _words(config: SetRecipe, order: Order, cells: Cells, split: Split, notes: l
         quiet=order.quiet,
         notes=notes,
     )
-    texts, pairs, name = write_texts(words, lexis, order.seed), write_pairs(words, lexis), cells.modalities[0]
-    shape = {key: getattr(words, key) for key in WordSizes.model_fields if key not in ("pieces", "grams")}
+    reader = open_text_model(words.reader) if words.reader else None
+    texts, pairs, name = (
+        write_texts(words, lexis, order.seed, reader),
+        write_pairs(words, lexis, reader),
+        cells.modalities[0],
+    )
+    shape = {key: getattr(words, key) for key in WordSizes.model_fields if key not in ("pieces", "grams", "sentence")}
+    shape["sentence"] = 0 if reader is None else reader.width
     sizes = WordSizes(pieces=len(lexis.pieces), grams=GRAMS, **shape)
     objectives: dict[str, torch.nn.Module] = {
         "align": Align(name, texts, sigmoid=words.sigmoid, match=words.match),
@@ -72,7 +81,7 @@ def _words(config: SetRecipe, order: Order, cells: Cells, split: Split, notes: l
         if "read" in stage.objectives and pairs is None:
             notes.append("Without an ontology the reader of texts learns from the texts of the cells alone.")
     objectives["read"] = Read(pairs) if pairs is not None else _Nothing()
-    finish = partial(remember, lexis=lexis, batch_key=order.batch_key, seed=order.seed)
+    finish = partial(_finish, lexis=lexis, texts=texts, order=order)
     return More(sizes, objectives, partial(_said, texts), finish)
 
 
@@ -86,6 +95,15 @@ class _Nothing(torch.nn.Module):
         return nothing(words_of(model), "read")
 
 
+def _finish(built: Built, run: Path, *, lexis: Lexis, texts: Texts, order: Order) -> Added:
+    """Teach a language model to speak, where one is named, and remember."""
+    words = built.config.words
+    assert words is not None
+    if words.speaker:
+        teach(built, lexis, texts.group, run, seed=order.seed, quiet=order.quiet)
+    return remember(built, lexis, order.batch_key, order.seed)
+
+
 @torch.no_grad()
 def _said(texts: Texts, model: SetModel) -> Any:
     """Gives vectors of texts that are drawn for cells, as a condition of the flow; of no text, null."""
@@ -97,7 +115,7 @@ def _said(texts: Texts, model: SetModel) -> Any:
     found = []
     for first in range(0, len(owner), READ_AT_ONCE):
         some = owner[first : first + READ_AT_ONCE], which[first : first + READ_AT_ONCE]
-        found.append(words.read(*(take(table, *some, device) for table in (texts.pieces, texts.grams))).cpu())
+        found.append(texts.read(words, *some, device).cpu())
     vectors = torch.cat(found).view(groups, count, -1)
     model.train(training)
 

@@ -147,7 +147,7 @@ class More:
     words: WordSizes | None = None
     objectives: Mapping[str, torch.nn.Module] = field(default_factory=dict)
     drawn: Callable[[SetModel], Callable[..., Mapping[str, torch.Tensor]]] | None = None
-    finish: Callable[[Built], Added] | None = None
+    finish: Callable[[Built, Path], Added] | None = None
 
 
 @dataclass(frozen=True)
@@ -341,7 +341,7 @@ def _learn(
         if groups is not None:
             facts["groups"] = {"values": groups.table.to_dict("list"), "cells": groups.cells.tolist()}
             arrays |= {f"groups.{name}": getattr(groups, name) for name in ("totals", "means", "variances")}
-        added = Added({}, {}, {}) if more.finish is None else more.finish(built)
+        added = Added({}, {}, {}) if more.finish is None else more.finish(built, run)
         facts, arrays = facts | added.facts, arrays | added.arrays
         save_run(run, built.model, vocabularies, facts, arrays, tables=added.tables, about={}, metrics={})
 

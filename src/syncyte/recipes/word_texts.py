@@ -22,6 +22,7 @@ from syncyte.data.cells import Cells
 from syncyte.errors import DataError
 from syncyte.genome.ontology import Ontology
 from syncyte.models.conditions import as_text
+from syncyte.models.pretrained import TextModel
 from syncyte.objectives.words import Pairs, Texts
 from syncyte.recipes.word_types import COLUMNS, Known, WordsConfig, choose_columns, map_types, with_own
 from syncyte.words.captions import Caption, Facts, wordings, write_captions
@@ -102,7 +103,7 @@ def read_lexis(
     return Lexis(columns, values, known, pieces, groups, group, tuple(facts))
 
 
-def write_texts(config: WordsConfig, lexis: Lexis, seed: int) -> Texts:
+def write_texts(config: WordsConfig, lexis: Lexis, seed: int, reader: TextModel | None = None) -> Texts:
     """Texts of all groups as numbers."""
     count = max(4, min(config.texts, MOST_TEXTS // max(len(lexis.facts), 1)))
     captions = _captions(lexis.facts, lexis.known, count, config.drop, seed)
@@ -114,7 +115,7 @@ def write_texts(config: WordsConfig, lexis: Lexis, seed: int) -> Texts:
     for row, label in enumerate(lexis.groups["type"]):  # the user's own spelling
         for place in range(1, count, 8):
             read[row * count + place] = label
-    spoken = _spoken(lexis, count, config.drop, seed)
+    spoken = spoken_texts(lexis, count, config.drop, seed)
     shape = (len(lexis.facts), count, -1)
     types = [lexis.known.term(label) for label in lexis.groups["type"]]
     values = lexis.groups[[name for name in FIELDS if name in lexis.groups]]
@@ -124,10 +125,11 @@ def write_texts(config: WordsConfig, lexis: Lexis, seed: int) -> Texts:
         encode_grams(read).reshape(shape),
         lexis.pieces.encode(spoken, config.spoken, closed=True).reshape(shape),
         _near(types, values, lexis.known.ontology, config.softness),
+        None if reader is None else reader.encode(read).reshape(shape).astype(np.float16),
     )
 
 
-def _spoken(lexis: Lexis, count: int, drop: float, seed: int) -> list[str]:
+def spoken_texts(lexis: Lexis, count: int, drop: float, seed: int) -> list[str]:
     """What is said of the cells of each group, ``count`` times in different words."""
     rng, found = np.random.default_rng([seed, 1]), []
     for facts in lexis.facts:
@@ -140,7 +142,7 @@ def _spoken(lexis: Lexis, count: int, drop: float, seed: int) -> list[str]:
     return found
 
 
-def write_pairs(config: WordsConfig, lexis: Lexis) -> Pairs | None:
+def write_pairs(config: WordsConfig, lexis: Lexis, reader: TextModel | None = None) -> Pairs | None:
     """Names and definitions of all terms of the ontology as numbers; None without one."""
     if lexis.known.ontology is None:
         return None
@@ -149,7 +151,8 @@ def write_pairs(config: WordsConfig, lexis: Lexis) -> Pairs | None:
         own = [*term.names[:6], *([term.definition, f"{term.label}: {term.definition}"] if term.definition else [])]
         texts += own
         owner += [place] * len(own)
-    return Pairs(np.array(owner), lexis.pieces.encode(texts, config.length), encode_grams(texts))
+    given = None if reader is None else reader.encode(texts).astype(np.float16)
+    return Pairs(np.array(owner), lexis.pieces.encode(texts, config.length), encode_grams(texts), given)
 
 
 def _clean(column: pd.Series) -> pd.Series:

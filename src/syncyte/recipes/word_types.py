@@ -58,6 +58,10 @@ class WordsConfig(Config):
     columns
         Column of each field, where the names of the columns do not say it: ``tissue``, ``disease``, ``stage``,
         ``condition``; an empty name leaves a field out.
+    reader
+        Folder of a sentence model (or ``minilm``) that reads texts in place of the small transformer; not trained.
+    speaker, speaker_steps
+        Folder of a causal language model that learns to speak by low-rank updates, and for how many steps.
     map
         Labels to terms by a model that is trained on the ontology once (``trained``), or by letters and words alone.
     """
@@ -79,6 +83,9 @@ class WordsConfig(Config):
     match: float = 0.5
     reference: int = 6_000
     columns: dict[str, str] = {}
+    reader: str = ""
+    speaker: str = ""
+    speaker_steps: int = 300
     map: Literal["trained", "fast"] = "trained"
 
 

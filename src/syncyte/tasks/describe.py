@@ -12,6 +12,7 @@ Leaves out: types without a training label (``zero_shot``).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,15 @@ from syncyte.baselines.prediction import column_means, log_cp10k
 from syncyte.data.cells import Cells
 from syncyte.errors import ConfigError, unknown
 from syncyte.tasks.result import Result
-from syncyte.tasks.speak import cell_states, sentences, spoken_before, value_chances
+from syncyte.tasks.speak import AT_ONCE, LONGEST, cell_states, sentences, spoken_before, value_chances
 from syncyte.tasks.trained import Trained
 from syncyte.tasks.word_run import Asked, WordRun
-from syncyte.words.spoken import FIELDS, SAY, fill_spoken, sound, write_spoken
+from syncyte.words.spoken import FIELDS, SAY, fill_spoken, read_spoken, sound, write_spoken
 
 TOP_GENES, NAMED, NEAREST = 10, 6, 3
 OFTEN = 0.5  # share of a cluster's cells that express a gene for it to be named
 MOST_SPOKEN = 2_000  # units with sentences of their own; beyond, one sentence serves all with the same values
+SPEAKER = "speaker"  # folder of a run with what a language model has learned
 PLAIN = 0  # wording that replaces an unsound sentence
 BLOCK = 4_096  # cells
 
@@ -116,7 +118,10 @@ def speak(run: WordRun, states: NDArray[np.float32], values: Mapping[str, list[s
     rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
     said = [{**row, "type": run.name(run.term(row["type"]))} for row in rows]
     before = [spoken_before(row) for row in said]
-    if len(rows) > MOST_SPOKEN:
+    taught = run.trained.path / SPEAKER
+    if taught.is_dir():
+        found = taught_sentences(taught, states, said)
+    elif len(rows) > MOST_SPOKEN:
         kinds, first, inverse = np.unique(before, return_index=True, return_inverse=True)
         made = sentences(run, states[first], list(kinds))
         found = [made[place] for place in inverse]
@@ -125,6 +130,21 @@ def speak(run: WordRun, states: NDArray[np.float32], values: Mapping[str, list[s
     good = [sound(sentence) for sentence in found]
     plain = [write_spoken(row, ("markers", "ancestors"), PLAIN).partition(SAY)[2].strip() for row in said]
     return [s if fine else other for s, fine, other in zip(found, good, plain, strict=True)], good.count(False)
+
+
+def taught_sentences(folder: Path, states: NDArray[np.float32], said: Sequence[Mapping[str, str]]) -> list[str]:
+    """Sentences of a language model that was taught; those that say another type than is told are left empty."""
+    import torch
+
+    from syncyte.models.pretrained_language import LanguageModel
+
+    model, found = LanguageModel.load(folder), []
+    for first in range(0, len(states), AT_ONCE):
+        texts = model.generate(torch.from_numpy(states[first : first + AT_ONCE]), max_new=LONGEST)
+        for text, row in zip(texts, said[first : first + AT_ONCE], strict=True):
+            values, sentence = read_spoken(text)
+            found.append(sentence if values.get("type") == row["type"] else "")
+    return found
 
 
 def own_values(run: WordRun, states: NDArray[np.float32]) -> list[str]:

@@ -24,7 +24,7 @@ from syncyte.tasks.trained import Trained
 from syncyte.tasks.word_run import WordRun
 from syncyte.words.query import parse_query
 
-UNLIKE = 0.6  # cosine to every text of training below which a text is strange to the run
+UNLIKE = 0.5  # cosine to every text of training below which a text is strange to the run
 HALF = 0.5  # time at which paths from neighbours begin
 MOST_NEIGHBOURS = 1_000
 

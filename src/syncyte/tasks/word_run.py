@@ -24,6 +24,7 @@ from syncyte.data.cells import Cells
 from syncyte.errors import ConfigError, unknown
 from syncyte.genome.ontology import Ontology, Term
 from syncyte.genome.ontology_files import ontology_of
+from syncyte.models.pretrained import TextModel, open_text_model
 from syncyte.nn.language import likeness
 from syncyte.tasks.trained import Trained
 from syncyte.types import Batch
@@ -89,6 +90,12 @@ class WordRun:
     def pieces(self) -> Pieces:
         """Vocabulary of texts."""
         return Pieces(self.facts["pieces"])
+
+    @cached_property
+    def reader(self) -> TextModel | None:
+        """The sentence model the run was trained with, from where it lay then; None for the run's own reader."""
+        place = self.trained.recipe["config"]["words"]["reader"]
+        return open_text_model(place) if place else None
 
     @cached_property
     def space(self) -> OwnSpace:
@@ -165,8 +172,9 @@ class WordRun:
         with torch.inference_mode():
             for first in range(0, len(texts), AT_ONCE):
                 some = list(texts[first : first + AT_ONCE])
-                pieces, grams = self.pieces.encode(some, words.sizes.length), encode_grams(some)
-                found.append(words.read(*(torch.from_numpy(x.astype(np.int64)).to(device) for x in (pieces, grams))))
+                numbers = self.pieces.encode(some, words.sizes.length), encode_grams(some)
+                given = None if self.reader is None else torch.from_numpy(self.reader.encode(some)).to(device)
+                found.append(words.read(*(torch.from_numpy(x.astype(np.int64)).to(device) for x in numbers), given))
         return torch.cat(found).cpu().numpy()
 
     def vectors(self, asked: Asked, batch_size: int | None = None) -> NDArray[np.float32]:
