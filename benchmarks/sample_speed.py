@@ -29,7 +29,7 @@ from syncyte.metrics.distribution import score_sets
 from syncyte.modalities import all_schemas
 from syncyte.models.conditions import Shares
 from syncyte.tasks.compare_generate import Ground
-from syncyte.tasks.draw import BLOCK, Sampling, coder_of, draw_counts, draw_points, generator_of
+from syncyte.tasks.draw import BLOCK, TOGETHER, Sampling, coder_of, draw_counts, draw_points, generator_of
 from syncyte.tasks.generators import attribute_table, flow_cells
 from syncyte.tasks.trained import Trained, load_trained
 
@@ -138,7 +138,10 @@ def matmul_share(trained: Trained, asked: dict[str, np.ndarray]) -> str:
     with FlopCounterMode(display=False) as counter:
         trained.model.flow(state, time_, condition)
     matrix = torch.randn(2048, 2048)
-    flow = counter.get_total_flops() / quickest(lambda: trained.model.flow(state, time_, condition)) / 1e9
+    each = TOGETHER if trained.model.flow.tokens else size
+    parts = [slice(first, first + each) for first in range(0, size, each)]
+    pieces = [(state[p], time_[p], {key: values[p] for key, values in condition.items()}) for p in parts]
+    flow = counter.get_total_flops() / quickest(lambda: [trained.model.flow(*piece) for piece in pieces]) / 1e9
     own = 2 * 2048**3 / quickest(lambda: matrix @ matrix) / 1e9
     return f"\nVelocity {flow:.0f} GFLOP/s, matrix product of 2,048 {own:.0f} GFLOP/s: {flow / own:.2f}.\n"
 

@@ -23,6 +23,7 @@ from syncyte.data.split import Split
 from syncyte.errors import ConfigError
 from syncyte.models.language import SAID, WordSizes
 from syncyte.models.pretrained import open_text_model
+from syncyte.models.pretrained_folder import check_complete
 from syncyte.models.sets import SetModel
 from syncyte.objectives.words import Align, Read, Speak, Texts, words_of
 from syncyte.recipes.base import Learn, Order, Recipe, recipes
@@ -45,6 +46,8 @@ def prepare_words(recipe: Recipe, config: SetRecipe, cells: Cells, order: Order)
         raise ConfigError("The settings have no part 'words', without which this recipe is scldm.")
     if order.text_key is not None:
         cells.column(order.text_key)
+    if config.words.speaker:
+        check_complete(config.words.speaker, "AutoModelForCausalLM")
     return prepare_sets(recipe, config, cells, order, partial(_words, config, order))
 
 

@@ -30,6 +30,7 @@ COLUMNS = {  # by field of a caption: columns that data sets use for it
     "stage": ("development_stage", "stage"),
     "condition": ("condition", "stim", "stimulation", "treatment", "perturbation"),
 }
+AUTO, NONE = "auto", "none"
 MOST_VALUES = 60  # of a field, for it to be said
 OWN_MARKERS = 12  # most specific genes of a type, where no table knows it
 
@@ -56,8 +57,8 @@ class WordsConfig(Config):
     reference
         Training cells that are remembered, to type others by and to be named as nearest.
     columns
-        Column of each field, where the names of the columns do not say it: ``tissue``, ``disease``, ``stage``,
-        ``condition``; an empty name leaves a field out.
+        Column of each field: ``tissue``, ``disease``, ``stage``, ``condition``; ``auto`` goes by usual names, ``none``
+        leaves a field out.
     reader
         Folder of a sentence model (or ``minilm``) that reads texts in place of the small transformer; not trained.
     speaker, speaker_steps
@@ -82,7 +83,7 @@ class WordsConfig(Config):
     sigmoid: bool = False
     match: float = 0.5
     reference: int = 6_000
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = {name: AUTO for name in COLUMNS}
     reader: str = ""
     speaker: str = ""
     speaker_steps: int = 300
@@ -137,15 +138,18 @@ def choose_columns(config: WordsConfig, obs: pd.DataFrame, label_key: str) -> di
         raise ConfigError(f"words.columns.{strange[0]} is no field; fields are {', '.join(COLUMNS)}.")
     found = {"type": label_key}
     for name, usual in COLUMNS.items():
-        if name in config.columns:
-            column = config.columns[name]
-            if column and column not in obs.columns:
+        column = config.columns.get(name, AUTO)
+        named = column not in (AUTO, NONE, "")
+        if named:
+            if column not in obs.columns:
                 raise ConfigError(f"words.columns.{name}={column!r}: the cells have no such column.")
-        else:
+        elif column == AUTO:
             column = next((one for one in usual if one in obs.columns), "")
+        else:
+            column = ""
         if column and column != label_key and not is_number(obs[column]):
-            count = as_text(obs[column]).nunique()
-            if 1 <= count <= MOST_VALUES or name in config.columns:
+            text = as_text(obs[column]).str.strip()
+            if 1 <= text[text != ""].nunique() <= MOST_VALUES or named:
                 found[name] = column
     return found
 

@@ -22,6 +22,12 @@ TITLES = {
     "integrate": "Integration",
     "top_regions": "Top regions of cell types",
     "gene_regions": "Regions that move predicted genes",
+    "words typing": "Words: types",
+    "words prompts": "Words: wordings of a question",
+    "words retrieval": "Words: retrieval",
+    "words descriptions": "Words: descriptions",
+    "words text to cells": "Words: cells from texts",
+    "words search": "Words: searches",
 }
 FACTS = ("recipe", "preset", "run", "data", "reference", "cells", "seed", "device", "version", "syncyte")
 

@@ -63,6 +63,10 @@ _UP = {
     "pds_l1": ("discrimination (L1)", "the same by distance; depends on the scale of effects"),
     "precision": ("precision", "share of generated cells that lie within the real cloud; a narrow cloud scores high"),
     "harmonic": ("harmonic mean", "of precision and recall"),
+    "slot_accuracy": ("slot accuracy", "share of the values of the truth that a sentence has right"),
+    "accuracy_5": ("accuracy, 5 neighbours", "share of generated cells whose neighbours are of the type asked for"),
+    "accuracy_10": ("accuracy, 10 neighbours", "the same of ten"),
+    "accuracy_25": ("accuracy, 25 neighbours", "the same of twenty-five"),
     "label_transfer": ("label transfer", "accuracy of labels carried over by nearest neighbours"),
 }
 _DOWN = {
@@ -74,10 +78,16 @@ _DOWN = {
     "mmd2": ("MMD2", "squared maximum mean discrepancy; 0 for equal distributions, and by chance below"),
     "frechet": ("Frechet distance", "of the Gaussians of both sets"),
     "one_nn": ("1-NN accuracy", "how often the nearest cell tells real from generated; 0.5 is not at all"),
+    "log_loss": ("log loss", "surprise at the right label, nats a cell"),
+    "contradictions": ("contradictions", "share of sentences with a value that the truth has otherwise"),
+    "hallucinated_genes": ("hallucinated genes", "genes that are named although the cell does not express them"),
     "copies": ("copies", "generated cells that are training cells"),
     "foscttm": ("FOSCTTM", "share of cells nearer than the true match; 0.5 is chance"),
 }
 _NEITHER = {
+    "bleu": ("BLEU", "runs of words shared with a caption of the true label; high for wrong captions too"),
+    "rouge_l": ("ROUGE-L", "words in order shared with a caption of the true label; high for wrong captions too"),
+    "discrepancy": ("textual discrepancy", "squared MMD of sentences and captions of the true labels"),
     "slope": ("slope", "slope of truth on prediction; 1 is calibrated"),
     "level_r": ("level r", "correlation of predicted and true depth"),
     "level_ratio": ("level ratio", "predicted over observed level; 1 is calibrated"),

@@ -72,7 +72,7 @@ def describe_cells(
     notes = [*asked.notes]
     if replaced:
         notes.append(f"{replaced:,} sentences of the speaker were none of the known ones and were replaced.")
-    return _result(run, cells, asked, by, units, table, notes, said)
+    return _result(run, cells, asked, by, units, table, notes, said, replaced)
 
 
 def read_forced(run: WordRun, forced: Sequence[str]) -> dict[str, str]:
@@ -255,6 +255,7 @@ def _result(
     table: pd.DataFrame,
     notes: list[str],
     said: Mapping[str, str],
+    replaced: int,
 ) -> Result:
     owner = np.zeros(len(cells), dtype=np.int64)
     for place, rows in enumerate(units):
@@ -274,5 +275,5 @@ def _result(
         },
         uns={"evidence": table},
         provenance=run.trained.provenance(asked.cells, by=by, forced=dict(said), notes=notes),
-        metrics={"units": len(units), "replaced": sum("replaced" in note for note in notes)},
+        metrics={"units": len(units), "replaced": replaced},
     )

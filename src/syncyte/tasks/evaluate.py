@@ -25,6 +25,7 @@ from syncyte.tasks.compare_pairs import compare_pairs
 from syncyte.tasks.compare_translate import fit_reference_start
 from syncyte.tasks.evaluate_generate import score_generation, score_perturbation
 from syncyte.tasks.evaluate_translate import evaluate_translation
+from syncyte.tasks.evaluate_words import score_words
 from syncyte.tasks.plot import umap_coordinates
 from syncyte.tasks.region_tables import score_regions
 from syncyte.tasks.result import STEM, Evaluation
@@ -40,13 +41,14 @@ PEERS = {
     "SnapATAC2": "snapatac2",
 }
 PLACED = {"translate": evaluate_translation, "regions": score_regions}  # want places of genes
-TASKS = ("translate", "annotate", "embed", "integrate", "regions", "generate", "perturb")
+TASKS = ("translate", "annotate", "embed", "integrate", "regions", "generate", "perturb", "words")
 NEEDS = {
     "translate": "decodes",
     "integrate": "decodes",
     "regions": "decodes",
     "generate": "generates",
     "perturb": "generates",
+    "words": "matches",
 }
 
 
@@ -103,11 +105,20 @@ def evaluate_cells(
     scorers: dict[str, Callable[[Work], None]] = {"annotate": _annotate, "embed": _embed, "integrate": _integrate}
     scorers |= {task: partial(score, starts=starts) for task, score in PLACED.items()}
     scorers |= {"generate": score_generation, "perturb": partial(score_perturbation, asked=perturbation)}
+    scorers["words"], tasks = score_words, _without_flow(work, tasks)
     for task in tasks:
         if trained.can(NEEDS.get(task, "encodes")):
             scorers[task](work)
     settings = {"batch_key": batch_key, "label_key": label_key, "unclear": list(work.unclear), "tasks": list(tasks)}
     return _finish(work, trained.provenance(cells, seed=seed, **settings))
+
+
+def _without_flow(work: Work, tasks: Sequence[str]) -> Sequence[str]:
+    """Of a run of words cells from texts are what is scored, unless generation is asked for by name."""
+    if tuple(tasks) != TASKS or not work.trained.can("matches"):
+        return tasks
+    work.notes.append("Of generated cells only those from texts are scored; cells from labels stand beside them.")
+    return [task for task in TASKS if task != "generate"]
 
 
 def _finish(work: Work, provenance: dict[str, Any]) -> Evaluation:

@@ -138,7 +138,7 @@ def read_sampling(steps: int, guidance: float, settings: Sequence[str]) -> Sampl
 
 def _plan(trained: Trained, asked: Request, given: Cells | None, how: Sampling) -> Plan:
     """What a mode makes."""
-    if asked.text:
+    if isinstance(asked.text, str) or len(asked.text):
         return _said(trained, asked, how)
     attributes = coder_of(trained).attributes
     where, reference = read_where(asked.where, attributes), read_where(asked.reference, attributes)

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -28,10 +29,14 @@ from syncyte.tasks.trained import Trained
 from syncyte.tasks.word_run import Asked, WordRun
 from syncyte.words.map import LabelMapper
 from syncyte.words.matching import Meanings, Names, Resolved, score
-from syncyte.words.query import parse_query
+from syncyte.words.query import COMMON, parse_query
 
 Mode = Literal["terms", "vectors"]
 CELL = "cell:"
+_VALUE = (
+    r"(?:(?:\b(?:that|which|who)\s+(?:were|are|was|is)|\b(?:from|in|under|after))\s+)?"
+    r"(?:(?P<neg>\bnot\s+|\bun-?|\bnon-?)|\b){}\b"
+)
 VECTORS, CHANCES, STAMP = "vectors", "chances.npy", "index.json"
 
 
@@ -60,13 +65,23 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Wish:
+    """A value of a field that is wanted, or not."""
+
+    field: str
+    value: str
+    wanted: bool
+
+
+@dataclass(frozen=True)
 class Library:
-    """What searches read of cells: names, probabilities of classes ``(n, c)``, and vectors."""
+    """What searches read of cells: names, probabilities of classes ``(n, c)`` and of other fields, vectors."""
 
     names: NDArray[Any]
     chances: NDArray[np.floating]
     vectors: VectorIndex | NDArray[np.float32]
     notes: tuple[str, ...] = ()
+    fields: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
 
     def nearest(self, query: NDArray[np.float32], top: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Rows and cosines of the nearest cells."""
@@ -106,8 +121,9 @@ def search_cells(
         vector = sentence_vector(run, query)
         library = read_library(run, cells, index, batch_size)
         return by_vector(run, library, query, vector, top)
-    resolved = resolve(run, query)
-    return by_terms(run, read_library(run, cells, index, batch_size), resolved, top)
+    rest, wishes = split_fields(run, query)
+    resolved = resolve(run, rest) if rest else None
+    return by_terms(run, read_library(run, cells, index, batch_size), resolved, top, wishes)
 
 
 def resolve(run: WordRun, query: str) -> Resolved:
@@ -128,14 +144,40 @@ def resolve(run: WordRun, query: str) -> Resolved:
     return meanings.resolve(parse_query(query, meanings.known))
 
 
-def by_terms(run: WordRun, library: Library, resolved: Resolved, top: int) -> Found:
-    """Cells by the probability of what is asked for."""
-    scores = score(resolved, np.asarray(library.chances, dtype=np.float64))
+def split_fields(run: WordRun, query: str) -> tuple[str, tuple[Wish, ...]]:
+    """What a sentence says of fields other than the type, and the rest of it; empty where nothing is left.
+
+    A value is found where it is written as the data have it, "not", "un" or "non" before it turn it round.
+    """
+    wishes, rest = [], query
+    for name, told in run.facts["classifiers"].items():
+        for value in sorted(told["classes"], key=len, reverse=True) if name != "type" else ():
+            found = re.search(_VALUE.format(re.escape(value)), rest, re.IGNORECASE)
+            if found is not None:
+                wishes.append(Wish(name, value, found["neg"] is None))
+                rest = f"{rest[: found.start()]} {rest[found.end() :]}"
+    if not wishes:
+        return query, ()
+    rest = re.sub(r"^[\s,;]*(?:and|or|but)?\b|[\s,;]*\b(?:and|or|but)?[\s,;]*$", "", rest).strip()
+    more = any(word not in COMMON for word in re.findall(r"[a-z0-9]+", rest.lower()))
+    return (rest if more else ""), tuple(wishes)
+
+
+def by_terms(run: WordRun, library: Library, resolved: Resolved | None, top: int, wishes: Sequence[Wish] = ()) -> Found:
+    """Cells by the probability of what is asked for; without ``resolved`` of any type."""
+    chances = np.asarray(library.chances, dtype=np.float64)
+    scores = np.ones(len(chances)) if resolved is None else score(resolved, chances)
+    lines = ["Read as: all cells"] if resolved is None else [resolved.explain()]
+    for wish in wishes:
+        column = run.facts["classifiers"][wish.field]["classes"].index(wish.value)
+        own = np.asarray(library.fields[wish.field][:, column], dtype=np.float64)
+        scores = scores * (own if wish.wanted else 1 - own)
+        lines.append(f"  {'wanted' if wish.wanted else 'without'}: {wish.field} = {wish.value}, by its classifier")
     rows = np.lexsort((np.arange(len(scores)), -scores))[:top]
     rows = rows[scores[rows] > 0]
     evidence = [_likely(run, library.chances[row]) for row in rows]
     table = pd.DataFrame({"cell": library.names[rows], "score": np.round(scores[rows], 4), "evidence": evidence})
-    return Found(table, resolved.explain(), (*library.notes, *resolved.notes))
+    return Found(table, "\n".join(lines), (*library.notes, *(() if resolved is None else resolved.notes)))
 
 
 def by_vector(run: WordRun, library: Library, query: str, vector: NDArray[np.float32], top: int) -> Found:
@@ -191,13 +233,17 @@ def read_library(run: WordRun, cells: Cells, index: Path | None, batch_size: int
             )
         vectors = VectorIndex.open(index / VECTORS)
         chances = np.load(index / CHANCES, mmap_mode="r", allow_pickle=False)
-        return Library(np.asarray(vectors.names), chances, vectors)
+        others = [name for name in run.facts["classifiers"] if name != "type"]
+        fields = {name: np.load(index / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in others}
+        return Library(np.asarray(vectors.names), chances, vectors, fields=fields)
     if index.exists() and any(index.iterdir()):
         raise DataError(f"{index} exists and is no index of cells, so it is left alone. Name another folder.")
     library = _read(run, cells, batch_size)
     with atomic_dir(index) as tmp:
         VectorIndex.build(iter([np.asarray(library.vectors)]), list(library.names), tmp / VECTORS)
         np.save(tmp / CHANCES, library.chances.astype(np.float16), allow_pickle=False)
+        for name, values in library.fields.items():
+            np.save(tmp / f"{name}.npy", values.astype(np.float16), allow_pickle=False)
         (tmp / STAMP).write_text(json.dumps(stamp), encoding="utf-8")
     return library
 
@@ -205,7 +251,8 @@ def read_library(run: WordRun, cells: Cells, index: Path | None, batch_size: int
 def _read(run: WordRun, cells: Cells, batch_size: int | None) -> Library:
     asked = run.ask(cells)
     vectors = unit_vectors(run, asked, batch_size)
-    return Library(cells.names.astype(str).to_numpy(), run.chances(asked), vectors, asked.notes)
+    fields = {name: run.chances(asked, name) for name in run.facts["classifiers"] if name != "type"}
+    return Library(cells.names.astype(str).to_numpy(), run.chances(asked), vectors, asked.notes, fields)
 
 
 def unit_vectors(run: WordRun, asked: Asked, batch_size: int | None = None) -> NDArray[np.float32]:
@@ -215,7 +262,10 @@ def unit_vectors(run: WordRun, asked: Asked, batch_size: int | None = None) -> N
 
 
 def _stamp(run: WordRun, cells: Cells) -> dict[str, Any]:
-    names = hashlib.sha256("\n".join(cells.names.astype(str)).encode()).hexdigest()[:32]
+    found = hashlib.sha256("\n".join(cells.names.astype(str)).encode())
+    some = cells.counts(run.modality, np.arange(min(len(cells), 100)))  # other counts under the same names are seen
+    found.update(np.ascontiguousarray(some.data).tobytes())
+    names = found.hexdigest()[:32]
     return {"run": run.trained.recipe.get("fingerprint", ""), "cells": len(cells), "names": names}
 
 

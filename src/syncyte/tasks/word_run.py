@@ -94,7 +94,7 @@ class WordRun:
     @cached_property
     def reader(self) -> TextModel | None:
         """The sentence model the run was trained with, from where it lay then; None for the run's own reader."""
-        place = self.trained.recipe["config"]["words"]["reader"]
+        place = self.trained.recipe["config"]["words"].get("reader", "")
         return open_text_model(place) if place else None
 
     @cached_property

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from syncyte.data.cells import Cells
 from syncyte.errors import ConfigError, DataError, unknown
+from syncyte.genome.ontology import canonical_id
 from syncyte.tasks.result import Result
 from syncyte.tasks.trained import Trained
 from syncyte.tasks.word_run import Asked, WordRun
@@ -101,7 +102,8 @@ def find_candidates(
             raise ConfigError("--candidates all takes every term of an ontology, and this run was trained without one.")
         notes.append("All terms are candidates: open vocabulary is beyond what so few training types allow; check.")
         return [key for key in run.ontology.active if key not in run.classes], notes
-    names = read_labels(Path(given)) if isinstance(given, str | Path) else [str(name) for name in given]
+    texts = read_labels(Path(given)) if isinstance(given, str | Path) else [str(name) for name in given]
+    names = [run.name(canonical_id(text)) for text in texts]
     mapper = LabelMapper(run.ontology, names=[(label, "") for label in run.labels if run.term(label) == label])
     matches = mapper.map(names)
     none = [match.label for match in matches if match.how == "none"]

@@ -75,7 +75,9 @@ def answer(
     sure = (above >= threshold - 1e-12) & usable
     # deepest first; of equally deep ones a class before its kin, then the likelier
     rank = np.where(sure, depth + 0.5 * own + 0.49 * above, -1.0)
-    best, found = rank.argmax(axis=1), sure.any(axis=1)
+    likeliest = chance.argmax(axis=1)  # below one half several may be sure: then the likeliest class is the answer
+    best = np.where(chance.max(axis=1) >= threshold - 1e-12, likeliest, rank.argmax(axis=1))
+    found = sure.any(axis=1)
     given = labels or {}
     shown = [terms[n].label if terms is not None and n in terms else given.get(n, n) for n in map(str, names)]
     rows = np.arange(len(chance))

@@ -81,7 +81,7 @@ class Resolved:
         """Several lines for the person who asked: how the sentence was read and which classes each clause takes."""
         lines = [f"Read as: {self.query}"]
         for meaning in (*(item for row in self.any_of for item in row), *self.none_of):
-            sign = "without" if meaning in self.none_of else "wanted"
+            sign = "without" if any(meaning is one for one in self.none_of) else "wanted"
             taken = [f"{name} ({w:.2f})" for name, w in zip(self.labels, meaning.weights, strict=True) if w > 0]
             term = f" = {meaning.label} {meaning.term}" if meaning.term else ""
             lines.append(f"  {sign}: {meaning.clause}{term}; {_SAID[meaning.how]}: {', '.join(taken) or 'no class'}")
@@ -160,7 +160,7 @@ class Meanings:
     def known(self, text: str) -> bool:
         """Whether the text as a whole is the name of a term."""
         found = self.matcher(text)
-        return found is not None and found[1] >= SURE
+        return found is not None and found[1] >= 1.0  # spelled so: a likeness would swallow "not"
 
     def resolve(self, query: Query) -> Resolved:
         """Find the meaning of every clause.

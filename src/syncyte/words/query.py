@@ -28,7 +28,8 @@ _LEAD = re.compile(
 )
 _TAIL = re.compile(r"[\s,]*\b(?:please|thanks|thank you)\W*$", re.IGNORECASE)
 _ARTICLE = re.compile(
-    r"^(?:(?:all|any|every|the|some|only|just|a|an|those|these|of|are|is|also|either|both)\b\s*)+", re.I
+    r"^(?:(?:everything|anything|all|any|every|the|some|only|just|a|an|those|these|of|are|is|also|either|both)\b\s*)+",
+    re.I,
 )
 _NOT = re.compile(
     r"\b(?:(?:but|and|or|is|are|that are|which are)\s+)?(?:not(?:\s+(?:the|any|including))?|excluding|"
@@ -138,7 +139,7 @@ def parse_query(text: str, known: Callable[[str], bool] | None = None) -> Query:
         )
     if len(rows) > MOST:
         raise DataError(f"The search has {len(rows)} clauses; at most {MOST} are read. Ask for fewer at a time.")
-    clauses = _borrow([piece for _, row in rows for piece in row])
+    clauses = _borrow([piece for _, row in rows for piece in row], known)
     wanted, banned, at = [], [], 0
     for negative, row in rows:
         own, at = tuple(clauses[at : at + len(row)]), at + len(row)
@@ -224,12 +225,12 @@ def _trimmed(piece: str) -> str:
     return _ARTICLE.sub("", piece.strip(" ,;.:!?")).strip(" ,;.:!?")
 
 
-def _borrow(pieces: Sequence[str]) -> list[Clause]:
+def _borrow(pieces: Sequence[str], known: Callable[[str], bool] | None) -> list[Clause]:
     """Give a noun to clauses without one: the next clause's, or else the one before's."""
     nouns = [_noun(piece) for piece in pieces]
     made = []
     for place, piece in enumerate(pieces):
-        if nouns[place] or _THAT.search(piece):
+        if nouns[place] or _THAT.search(piece) or (known is not None and known(piece)):
             made.append(Clause(piece))
             continue
         near = [*(nouns[place + 1 :]), *reversed(nouns[:place])]
