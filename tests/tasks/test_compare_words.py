@@ -44,6 +44,7 @@ from syncyte.tasks.compare_words import (
     type_chances,
     wordings_of,
 )
+from syncyte.tasks.describe import describe_cells
 from syncyte.tasks.draw import Sampling
 from syncyte.tasks.evaluate import evaluate_cells
 from syncyte.tasks.evaluate_words import ahead, score_all
@@ -84,6 +85,19 @@ def test_true_labels_change_no_prediction(world, test):
         np.testing.assert_allclose(chance.sum(axis=1), 1, atol=1e-6)
     for name, (chance, _) in baseline_chances(test).items():
         np.testing.assert_array_equal(chance, baseline_chances(other)[name][0])
+
+
+def test_true_labels_change_no_sentence_and_no_generated_cell(world, test):
+    run, held, known = world
+    told = [
+        describe_cells(run, cells).uns["evidence"] for cells in (held, shuffled(held), replace(held, obs=held.obs[[]]))
+    ]
+    for other in told[1:]:
+        pd.testing.assert_series_equal(told[0]["description"], other["description"])
+    other = compare_said_cells(prepare_test(run, shuffled(held), known, "cell_type"), 20)
+    columns = ["accuracy_5", "accuracy_10", "accuracy_25"]
+    rest = compare_said_cells(test, 20).drop(index=CEILING)[columns]  # the ceiling alone is made of held-out cells
+    pd.testing.assert_frame_equal(rest, other.drop(index=CEILING)[columns])
 
 
 def test_typing_has_every_method_and_says_who_is_ahead(test):
@@ -350,6 +364,10 @@ def test_who_is_ahead_is_said():
         "In macro F1 a (0.700) and b (0.600) are ahead of syncyte (0.500)."
     )
     assert ahead(table, "macro_f1", "a", ["b"]) == ""
+    lower = table.rename(columns={"macro_f1": "ece"})
+    assert ahead(lower, "ece", "syncyte", ["a", "b", "c"]) == (
+        "In calibration error c (0.100) is ahead of syncyte (0.500)."
+    )
 
 
 def test_the_benchmark_prints_every_table(world, test, tmp_path, monkeypatch, capsys):

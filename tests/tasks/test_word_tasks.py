@@ -166,7 +166,8 @@ def test_a_search_reads_no_labels(run, data):
 def test_an_index_is_written_and_reads_no_counts_again(run, data, tmp_path, monkeypatch):
     plain = {q: syncyte.search(run, q, data, top=30, mode=m) for q, m in (("B cells", "terms"), ("HSC", "vectors"))}
     first = syncyte.search(run, "B cells", data, top=30, index=tmp_path / "index")
-    assert sorted(path.name for path in (tmp_path / "index").iterdir()) == ["chances.npy", "index.json", "vectors"]
+    files = sorted(path.name for path in (tmp_path / "index").iterdir())
+    assert files == ["chances.npy", "condition.npy", "index.json", "vectors"]
     stamp = json.loads((tmp_path / "index/index.json").read_text())
     assert stamp["cells"] == len(data) and stamp["run"] == run.recipe["fingerprint"]
 
@@ -353,3 +354,19 @@ def test_many_cells_with_the_same_values_share_a_sentence(run, data, described, 
     counts = data.to_df()
     for name, sentence in zip(data.obs_names[:50], made.obs["syncyte_description"][:50], strict=True):
         assert all(counts.loc[name, gene] > 0 for gene in named_genes(sentence))
+
+
+def test_values_of_other_columns_are_read_and_turned_round(run, data):
+    table = {
+        text: syncyte.search(run, text, data, top=1000)
+        for text in ("stimulated cells", "unstimulated B cells", "not stimulated")
+    }
+    assert (
+        "wanted: condition = stimulated" in table["stimulated cells"].explain
+        and "all cells" in table["stimulated cells"].explain
+    )
+    assert "without: condition = stimulated" in table["unstimulated B cells"].explain
+    assert "B cells" in table["unstimulated B cells"].explain
+    with_ = table["stimulated cells"].table.set_index("cell")["score"]
+    without = table["not stimulated"].table.set_index("cell")["score"]
+    np.testing.assert_allclose(with_ + without.reindex(with_.index).fillna(0), 1, atol=2e-4)

@@ -2,8 +2,11 @@
 
 Multinomial logistic regression on ``log1p`` CP10K of every gene over its spread. Weights are learned on training cells;
 means and spreads of genes are those of the data that are asked about, drawn to the ones of training where cells are
-few. What differs between laboratories gene by gene drops out; it supposes that a data set holds several types in
-shares that are not all too different. Genes that were not measured say nothing, and totals are taken among the others.
+few. What differs between laboratories gene by gene drops out. What only another mix of types explains is taken out
+first: the mix is read off a pass with training statistics, and own means are compared with the training means of that
+mix, so that a sorted sample is not stretched over all types. Genes that were not measured take the value expected from
+the others, with the means of the types as factors and independent noise (regression scores, Thomson 1951); this is
+linear, and is passed on to the weights of the measured ones. Totals are taken among the measured.
 Nothing is densified: with a free intercept, centring moves no weight, so columns are only scaled.
 Leaves out: representations (``classify``), types without cells (``words.zero_shot``).
 """
@@ -24,11 +27,15 @@ MOST_CELLS = 20_000  # learned from
 FOLDS = 5
 OWN = 50.0  # cells at which own and training statistics weigh alike
 HIGHEST = 10.0  # of a standardised value
+STRETCH = 3.0  # own spreads stay within this factor of the expected ones
+LEAST = 1e-4  # variance of log1p CP10K below which two spreads are the same
+NOISE = 0.05  # least variance of a standardised gene within types
 FLOOR = 1e-3  # spread below which a gene tells nothing
 TEMPERATURES = np.geomspace(0.25, 4.0, 33)
 BINS = 15
 ROWS = 8_192  # cells looked at together
 PER_CELL = 1e4
+KEPT = ("weights", "bias", "mean", "spread", "share", "middle", "within")
 Blocks = Callable[[], Iterable[sp.csr_matrix]]
 Values = NDArray[np.float64]
 
@@ -93,6 +100,9 @@ class GeneClassifier:
         codes = np.searchsorted(self.classes, names)
         size = np.bincount(codes, minlength=len(self.classes))
         weight = (len(names) / ((size > 0).sum() * np.maximum(size, 1)))[codes] ** self.balance
+        parts = [_moments([logs[codes == code]])[:2] for code in range(len(self.classes))]
+        self.middle, self.within = (np.stack([part[place] for part in parts]) for place in (0, 1))
+        self.middle[size == 0], self.within[size == 0] = self.mean, self.spread  # a type this fold has not
         scaled = _scaled(logs, self.spread, self.mean)
         self.weights, self.bias = _solve(
             scaled, self.mean * _inverse(self.spread), codes, len(self.classes), weight, self.strength
@@ -120,20 +130,56 @@ class GeneClassifier:
                     f"classifier knows {width:,} genes."
                 )
             break
-        mean, spread, cells = _moments(self._logs(block, known) for block in blocks())
+        weights = self._passed_on(known)
+        totals, cells, moments = np.zeros(len(self.classes)), 0, []
+        for block in blocks():
+            for rows in range(0, block.shape[0], ROWS):
+                logs = self._logs(block[rows : rows + ROWS], known)
+                guess = softmax(self._level(logs, weights, self.mean, self.spread), axis=1)
+                totals, cells = totals + guess.sum(axis=0), cells + len(guess)
+                mean, spread, _ = _moments([logs])
+                moments.append((len(guess), mean, spread))
         if not cells:
             return np.zeros((0, len(self.classes)))
-        own = cells / (cells + OWN)
-        mean = own * mean + (1 - own) * self.mean
-        spread = np.sqrt(own * spread**2 + (1 - own) * self.spread**2)
-        weights = self.weights * known
-        level = self.bias - weights @ (mean * _inverse(spread))
+        first = np.sum([size * mean for size, mean, _ in moments], axis=0) / cells
+        second = np.sum([size * (spread**2 + mean**2) for size, mean, spread in moments], axis=0) / cells
+        mean, spread = self._own(first, np.maximum(second - first**2, 0.0), totals / cells, cells)
         found = [
-            _scaled(self._logs(block[first : first + ROWS], known), spread, mean) @ weights.T + level
+            self._level(self._logs(block[rows : rows + ROWS], known), weights, mean, spread)
             for block in blocks()
-            for first in range(0, block.shape[0], ROWS)
+            for rows in range(0, block.shape[0], ROWS)
         ]
         return softmax(np.concatenate(found) / self.temperature, axis=1)
+
+    def _own(self, first: Values, variance: Values, mix: Values, cells: int) -> tuple[Values, Values]:
+        """Mean and spread of every gene, ``(n own + k train) / (n + k)``, at the mix of types in training.
+
+        ``first`` and ``variance`` are those of the cells asked about, ``mix`` the ``(c,)`` shares of types in them.
+        """
+        expected = mix @ self.middle
+        between = np.maximum(mix @ (self.within**2 + self.middle**2) - expected**2, 0.0)
+        own = cells / (cells + OWN)
+        found = own * variance + (1 - own) * between
+        ratio = np.clip(np.sqrt((found + LEAST) / (between + LEAST)), 1 / STRETCH, STRETCH)
+        shifted = first - (expected - self.mean) * ratio
+        return own * shifted + (1 - own) * self.mean, self.spread * ratio
+
+    def _passed_on(self, known: NDArray[np.bool_]) -> Values:
+        """``(c, f)`` weights of the measured genes, those of the others passed on to them; zero elsewhere."""
+        weights = self.weights * known
+        if known.all() or not known.any():
+            return weights
+        inverse = _inverse(self.spread)
+        factors = ((self.middle - self.mean) * inverse).T
+        noise = np.maximum(((self.within * inverse) ** 2).mean(axis=0), NOISE)
+        turned = factors[known].T / noise[known]
+        precision = turned @ factors[known] + len(self.classes) * np.eye(len(self.classes))
+        weights[:, known] += (self.weights[:, ~known] @ factors[~known]) @ np.linalg.solve(precision, turned)
+        return weights
+
+    def _level(self, logs: sp.csr_matrix, weights: Values, mean: Values, spread: Values) -> Values:
+        """Logits ``(n, c)``."""
+        return _scaled(logs, spread, mean) @ weights.T + (self.bias - weights @ (mean * _inverse(spread)))
 
     def _logs(self, counts: sp.csr_matrix, known: NDArray[np.bool_]) -> sp.csr_matrix:
         """``log1p`` of counts per 10,000, the total being that of the measured genes over their share in training."""
@@ -186,7 +232,7 @@ class GeneClassifier:
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """All that was learned."""
-        kept = {key: getattr(self, key) for key in ("weights", "bias", "mean", "spread", "share")}
+        kept = {key: getattr(self, key) for key in KEPT}
         kept["heat"] = np.array([self.temperature, self.calibration_error])
         return {key: np.asarray(value, dtype=np.float32) for key, value in kept.items()}
 
@@ -194,7 +240,7 @@ class GeneClassifier:
     def restore(cls, arrays: Mapping[str, NDArray], classes: Sequence[str]) -> Self:
         """The classifier of such arrays."""
         made = cls()
-        for key in ("weights", "bias", "mean", "spread", "share"):
+        for key in KEPT:
             setattr(made, key, np.asarray(arrays[key], dtype=np.float64))
         made.temperature, made.calibration_error = map(float, arrays["heat"])
         made.classes = np.asarray(classes).astype(str)

@@ -1,8 +1,7 @@
 """What a run of words remembers of its training cells: how to tell their values, and cells to compare others with.
 
-A classifier on all genes for every field with two values or more; axes, places, marker scores and counts of a few
-thousand cells, from which types without a training label are told (``words.zero_shot``), and which teach the
-classifiers again where asked cells lack many genes; names of these cells.
+A classifier on all genes for every field with two values or more; axes, places and marker scores of a few thousand
+cells, from which types without a training label are told (``words.zero_shot``); names of these cells.
 Leaves out: use (``tasks.word_run``).
 """
 
@@ -29,7 +28,6 @@ from syncyte.words.markers import score_markers
 AXES = 30  # of the space in which unseen types are told
 MINIBATCH = 512  # cells
 FEWEST = 100  # cells of a rare label
-MOST_ENTRIES = 6_000_000  # counts that are kept
 MOST_LEARNED = 20_000  # cells that classifiers and axes are fitted on
 
 
@@ -46,7 +44,6 @@ def remember(built: Built, lexis: Lexis, batch_key: str | None, seed: int) -> Ad
     arrays, fields = _classifiers(lexis, table.iloc[rows], counts, batches)
     space = OwnSpace(AXES, seed).fit(counts)
     kept = _stratified(np.arange(len(rows)), table["type"].to_numpy()[rows], config.reference, rng)
-    kept = _within(counts, kept, rng)
     reference = rows[kept]
     told = table.iloc[reference].set_axis(built.cells.names[reference].astype(str))
     names = tuple(map(str, built.cells.part(built.spec.modality).var.index))
@@ -56,9 +53,6 @@ def remember(built: Built, lexis: Lexis, batch_key: str | None, seed: int) -> Ad
     arrays["reference.places"] = space.transform(counts)[kept]
     arrays["reference.markers"] = scores.values[kept].astype(np.float32)
     arrays |= _places(built, reference)
-    arrays |= {f"reference.{key}": value for key, value in _packed(counts[kept]).items()}
-    if batches is not None:
-        told["batch"] = batches[kept]
     tables = {"reference": told.rename_axis("cell")}
     ontology = lexis.known.ontology
     if ontology is not None:
@@ -142,19 +136,3 @@ def _stratified(
         member = rows[own == name]
         chosen.append(rng.permutation(member)[: max(FEWEST, round(most * len(member) / len(rows)))])
     return np.sort(np.concatenate(chosen))
-
-
-def _within(counts: sp.csr_matrix, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """As many of some rows, in order, as hold no more entries than are kept."""
-    order = rng.permutation(rows)
-    held = np.cumsum(np.diff(counts.indptr)[order])
-    return np.sort(order[: max(1, int(np.searchsorted(held, MOST_ENTRIES)))])
-
-
-def _packed(counts: sp.csr_matrix) -> dict[str, NDArray]:
-    """Counts as small numbers."""
-    return {
-        "counts": np.minimum(counts.data, 65_535).astype(np.uint16),
-        "genes": counts.indices.astype(np.int32),
-        "starts": counts.indptr.astype(np.int64),
-    }

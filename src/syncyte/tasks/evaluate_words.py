@@ -21,12 +21,28 @@ from syncyte.tasks.compare_said import (
     compare_said_cells,
     compare_searches,
 )
-from syncyte.tasks.compare_words import WordTest, compare_prompts, compare_retrieval, compare_typing, prepare_test
+from syncyte.tasks.compare_words import (
+    COLUMNS,
+    WordTest,
+    compare_prompts,
+    compare_retrieval,
+    compare_typing,
+    prepare_test,
+)
 from syncyte.tasks.work import Work
 
 Scored = dict[str, tuple[pd.DataFrame | None, str]]
 BEFORE = "words "  # of the keys of tables
 CONTROLS = ("shuffled texts (control)", CEILING)
+LOWER = ("log_loss", "ece")  # better where lower
+SAID_OF = {
+    "macro_f1": "macro F1",
+    "balanced_accuracy": "balanced recall",
+    "ece": "calibration error",
+    "bleu": "BLEU",
+    "rouge_l": "ROUGE-L",
+    "accuracy_10": "accuracy (10 neighbours)",
+}
 TYPING = (
     "Types of held-out cells. The first row is the classifier of the run; the text head compares cells with the texts "
     "of the types, the matcher ranks the five likeliest again, the speaker scores what it would say. Baselines stand "
@@ -101,13 +117,13 @@ def score_all(test: WordTest, say: Callable[[str], None] = lambda text: None) ->
 
 
 def ahead(table: pd.DataFrame, column: str, row: str, rivals: list[str]) -> str:
-    """Which rivals have the higher value, as a sentence; nothing where none has."""
-    own = float(table.loc[row, column])
+    """Which rivals have the better value, as a sentence; nothing where none has."""
+    own, lower = float(table.loc[row, column]), column in LOWER
     better = table.loc[[name for name in rivals if name in table.index], column].astype(float)
-    better = better[better > own].sort_values(ascending=False, kind="stable")
+    better = better[better < own if lower else better > own].sort_values(ascending=lower, kind="stable")
     if better.empty:
         return ""
-    label = column.replace("_", " ").replace("f1", "F1")
+    label = SAID_OF.get(column, column.replace("_", " "))
     verb = "is" if len(better) == 1 else "are"
     names = " and ".join(f"{name} ({value:.3f})" for name, value in better.items())
     return f"In {label} {names} {verb} ahead of {row} ({own:.3f})."
@@ -115,7 +131,7 @@ def ahead(table: pd.DataFrame, column: str, row: str, rivals: list[str]) -> str:
 
 def _on_typing(test: WordTest, table: pd.DataFrame) -> str:
     others = [str(name) for name in table.index if name != test.name]
-    heads = [ahead(table, column, test.name, others) for column in ("accuracy", "macro_f1")]
+    heads = [ahead(table, column, test.name, others) for column in COLUMNS]
     words = ahead(table, "accuracy", f"{test.name}, text head", [test.name])
     return " ".join(filter(None, [TYPING, *heads, words]))
 

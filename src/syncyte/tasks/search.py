@@ -3,7 +3,8 @@
 By ``terms`` a sentence is read into clauses, wanted and unwanted, every clause is taken for classes of the run, and
 cells are ranked by their probability; ``explain`` says what was read. By ``vectors`` cells are ranked by their likeness
 to the whole sentence in the space of cells and texts: for what no class stands for, and deaf to negation.
-What searches need of the cells can be kept in an index folder, so that the next search reads no counts.
+What searches need of the cells can be kept in an index folder, so that the next search reads no counts: it is known
+again by the names of the cells and the run.
 Leaves out: how sentences are read (``words.query``, ``words.matching``), how vectors are searched (``data.vectors``).
 """
 
@@ -122,7 +123,7 @@ def search_cells(
         library = read_library(run, cells, index, batch_size)
         return by_vector(run, library, query, vector, top)
     rest, wishes = split_fields(run, query)
-    resolved = resolve(run, rest) if rest else None
+    resolved = resolve(run, rest) if rest or not wishes else None
     return by_terms(run, read_library(run, cells, index, batch_size), resolved, top, wishes)
 
 
@@ -262,10 +263,7 @@ def unit_vectors(run: WordRun, asked: Asked, batch_size: int | None = None) -> N
 
 
 def _stamp(run: WordRun, cells: Cells) -> dict[str, Any]:
-    found = hashlib.sha256("\n".join(cells.names.astype(str)).encode())
-    some = cells.counts(run.modality, np.arange(min(len(cells), 100)))  # other counts under the same names are seen
-    found.update(np.ascontiguousarray(some.data).tobytes())
-    names = found.hexdigest()[:32]
+    names = hashlib.sha256("\n".join(cells.names.astype(str)).encode()).hexdigest()[:32]
     return {"run": run.trained.recipe.get("fingerprint", ""), "cells": len(cells), "names": names}
 
 

@@ -32,7 +32,6 @@ from syncyte.words.markers import MarkerTable
 from syncyte.words.pieces import Pieces, encode_grams
 
 AT_ONCE = 256  # texts
-ENOUGH = 0.9  # share of the counts of training in measured genes from which a classifier serves as it is
 
 
 @dataclass(frozen=True)
@@ -102,30 +101,12 @@ class WordRun:
         """Axes in which unseen types are told."""
         return OwnSpace.restore(self._arrays("space."))
 
-    def classifier(self, name: str, measured: NDArray[np.bool_] | None = None) -> GeneClassifier:
-        """The classifier of a field, learned again where genes with much of the counts were not measured."""
+    def classifier(self, name: str) -> GeneClassifier:
+        """The classifier of a field."""
         if name not in self.facts["classifiers"]:
             raise ConfigError(unknown("field that this run tells apart", name, self.facts["classifiers"]))
         classes = self.facts["classifiers"][name]["classes"]
-        model = GeneClassifier.restore(self._arrays(f"classifier.{name}."), classes)
-        if measured is None or measured.all() or model.share[measured].sum() >= ENOUGH:
-            return model
-        reference = self.trained.tables["reference"]
-        known = (reference[name].astype(str) != "").to_numpy()
-        labels = reference[name].astype(str).to_numpy()[known]
-        if set(labels) != set(classes) or not measured.any():
-            return model
-        groups = reference["batch"].astype(str).to_numpy()[known] if "batch" in reference else None
-        counts = self.reference_counts[known] @ sp.diags(measured.astype(np.float32))
-        return GeneClassifier().fit(sp.csr_matrix(counts), labels, groups=groups)
-
-    @cached_property
-    def reference_counts(self) -> sp.csr_matrix:
-        """``(n, f)`` counts of the remembered cells."""
-        arrays = self._arrays("reference.")
-        width = len(self.trained.vocabularies[self.modality])
-        parts = (arrays["counts"].astype(np.float32), arrays["genes"], arrays["starts"])
-        return sp.csr_matrix(parts, shape=(len(arrays["starts"]) - 1, width))
+        return GeneClassifier.restore(self._arrays(f"classifier.{name}."), classes)
 
     def term(self, label: str) -> str:
         """Id of a training label; the label itself where it has none."""
@@ -158,7 +139,7 @@ class WordRun:
 
     def chances(self, asked: Asked, name: str = "type") -> NDArray[np.float64]:
         """``(n, c)`` probabilities of the values of a field, calibrated on training cells."""
-        model = self.classifier(name, asked.measured)
+        model = self.classifier(name)
         return model.predict_blocks(lambda: (c for _, c in asked.cells.blocks(self.modality)), asked.measured)
 
     def counts(self, asked: Asked) -> sp.csr_matrix:
