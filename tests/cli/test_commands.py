@@ -50,7 +50,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict]]:
             made.append((name, {**dict(enumerate(arguments)), **keywords}))
             answer = Answer({"summary": "3 cells", "cells": 3})
             answer.notes, answer.files = [], lambda path: [path]
-            answer.recipe, answer.provenance = {"notes": []}, {"integrate": {"notes": []}}
+            answer.recipe = {"notes": []}
+            answer.provenance = {"integrate": {"notes": []}, "settings": {"notes": []}}
+            answer.explain, answer.table, answer.matches = "Read as: B cells", [], []
+            answer.counts = lambda: dict.fromkeys(("same", "close", "coarser", "none"), 0)
             return answer
 
         return record
@@ -65,6 +68,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict]]:
         "evaluate",
         "generate",
         "perturb",
+        "search",
+        "describe",
+        "map_labels",
     ):
         setattr(api, name, verb(name))
     for name in ("inspect_data", "write_store", "convert", "harmonise", "count_fragments"):
@@ -101,6 +107,9 @@ def test_train_with_everything(calls):
                 "label_key": "cell_type",
                 "condition_keys": (),
                 "features": (),
+                "text_key": None,
+                "ontology": None,
+                "markers": None,
                 "validation": ["09A", "09B"],
                 "settings": ("a.b=c", "d=1"),
                 "resume": True,
@@ -137,6 +146,11 @@ TASKS = {
         "query": Path("Q.h5mu"),
         "reference": Path("R.h5mu"),
         "label_key": "cell_type",
+        "zero_shot": False,
+        "candidates": None,
+        "tissue": None,
+        "by": None,
+        "smooth": False,
         "method": "auto",
         "threshold": None,
         "unclear": (),
@@ -267,17 +281,17 @@ def test_every_command_takes_the_common_options_and_shows_an_example(name: str):
     assert "\b" not in text
 
 
-TUPLES = ("settings", "out", "unclear", "condition_keys", "features", "where", "between", "reference", "target")
+TUPLES = (
+    *("settings", "out", "unclear", "condition_keys", "features", "where", "between", "reference", "target", "text"),
+    "force_slots",
+)
 
 
 def test_the_signatures_are_those_of_the_verbs():
     """The command line and Python bear the same names and defaults."""
     from syncyte import api
 
-    names = {
-        name: name
-        for name in ("train", "embed", "integrate", "annotate", "translate", "generate", "perturb", "evaluate")
-    }
+    names = {name: name for name in (*VERBS[:5], *VERBS[6:], "search", "describe")}
     names["top_regions"] = "regions"
     for name, full in (names | {"harmonise": "data harmonise", "count_fragments": "data fragments"}).items():
         verb = inspect.signature(getattr(api, name)).parameters
