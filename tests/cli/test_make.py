@@ -121,6 +121,8 @@ LEAST = {
     "settings": (),
     "depth": "flow",
     "features": None,
+    "text": (),
+    "neighbours": 0,
     "modality": None,
     "genome": None,
     "layer": None,
@@ -186,7 +188,7 @@ def test_help_names_every_mode_and_shows_examples():
     text = run("generate", "--help").output
     for word in ("unconditional", "reconstruct", "denoise", "interpolate", "augment", "--where", "KEY=VALUE"):
         assert word in text
-    assert text.count("syncyte generate run") == 5
+    assert text.count("syncyte generate run") == 6
 
 
 def test_train_takes_one_or_several_keys(calls, monkeypatch):
