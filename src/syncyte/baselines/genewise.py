@@ -239,6 +239,11 @@ class GeneClassifier:
     @classmethod
     def restore(cls, arrays: Mapping[str, NDArray], classes: Sequence[str]) -> Self:
         """The classifier of such arrays."""
+        missing = [key for key in (*KEPT, "heat") if key not in arrays]
+        if missing:
+            raise DataError(
+                f"The classifier lacks {', '.join(missing)}: another version wrote it. Train the run again."
+            )
         made = cls()
         for key in KEPT:
             setattr(made, key, np.asarray(arrays[key], dtype=np.float64))
