@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -152,8 +153,22 @@ WAYS = {
 
 def fresh(call: Callable, *given: object) -> tuple:
     """Result of a call in a process of its own, its seconds, and its peak of memory in GB beyond that at the start."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(watched, (call, *given))
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=report, args=(sender, call, *given))
+    process.start()
+    sender.close()
+    try:
+        result = receiver.recv()
+    except EOFError:  # it died before it had an answer: say so, rather than wait or leave it out
+        process.join()
+        raise SystemExit(f"{call.__name__}{given[:3]} ended with code {process.exitcode} and no result.") from None
+    process.join()
+    return result
+
+
+def report(sender: Connection, call: Callable, *given: object) -> None:
+    sender.send(watched(call, *given))
 
 
 def watched(call: Callable, *given: object) -> tuple:
