@@ -19,6 +19,7 @@ from syncyte.files import (
     check_out,
     convert,
     count_fragments,
+    deliver,
     harmonise,
     inspect_data,
     map_labels,
@@ -31,7 +32,6 @@ from syncyte.generation import generate, perturb
 from syncyte.places import genes_of, top_regions
 
 if TYPE_CHECKING:
-    from syncyte.data.cells import Cells
     from syncyte.tasks.result import Evaluation, Result
     from syncyte.tasks.trained import Trained
 
@@ -56,16 +56,6 @@ __all__ = [
     "translate",
     "write_store",
 ]
-
-
-def _deliver(result: Result, data: Any, cells: Cells, out: Any, key_added: str | None) -> Result:
-    """Write the user's data with the result added, where ``out`` says so."""
-    from syncyte.tasks.write import write_result_file
-
-    if out is not None:
-        several = isinstance(data, list | tuple)
-        write_result_file(result, cells if several else data, Path(out), cells=cells, key_added=key_added)
-    return result
 
 
 def train(
@@ -164,7 +154,7 @@ def embed(
         check_out(out)
         cells = open_data(data, modality, genome, layer, force)
         result = embed_cells(trained, cells, batch_size=batch_size, seed=seed)
-        return _deliver(result, data, cells, out, key_added)
+        return deliver(result, data, cells, out, key_added)
 
     return together(run, device, work)
 
@@ -193,7 +183,7 @@ def integrate(
         check_out(out)
         cells = open_data(data, modality, genome, layer, force)
         result = integrate_cells(trained, cells, batch_key=batch_key, seed=seed, quiet=quiet, batch_size=batch_size)
-        return _deliver(result, data, cells, out, key_added)
+        return deliver(result, data, cells, out, key_added)
 
     return together(run, device, work)
 
@@ -254,7 +244,7 @@ def annotate(
         cells = open_data(query, modality, genome, layer, force)
         labelled = open_data(reference, modality, genome, layer, force)
         result = annotate_cells(trained, cells, labelled, key, **how)
-        return _deliver(result, query, cells, out, key_added)
+        return deliver(result, query, cells, out, key_added)
 
     return together(run, device, work)
 

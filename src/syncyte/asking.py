@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from syncyte.errors import ConfigError
-from syncyte.files import check_out, open_data
+from syncyte.files import check_out, deliver, open_data
 
 if TYPE_CHECKING:
     from syncyte.tasks.result import Result
@@ -73,7 +73,6 @@ def type_by_words(
         Share of cells that is taken to be of types without a training label.
     """
     from syncyte.tasks.trained import together
-    from syncyte.tasks.write import write_result_file
     from syncyte.tasks.zero_shot import type_cells
 
     del quiet
@@ -85,10 +84,7 @@ def type_by_words(
         check_out(out)
         cells = open_data(query, modality, genome, layer, force)
         result = type_cells(trained, cells, **how)
-        if out is not None:
-            several = isinstance(query, list | tuple)
-            write_result_file(result, cells if several else query, Path(out), cells=cells, key_added=key_added)
-        return result
+        return deliver(result, query, cells, out, key_added)
 
     return together(run, device, work)
 
@@ -138,7 +134,6 @@ def describe(
     """
     from syncyte.tasks.describe import describe_cells
     from syncyte.tasks.trained import together
-    from syncyte.tasks.write import write_result_file
 
     del quiet
 
@@ -146,10 +141,7 @@ def describe(
         check_out(out)
         cells = open_data(data, modality, genome, layer, force)
         result = describe_cells(trained, cells, by=by, forced=force_slots, seed=seed, batch_size=batch_size)
-        if out is not None:
-            several = isinstance(data, list | tuple)
-            write_result_file(result, cells if several else data, Path(out), cells=cells, key_added=key_added)
-        return result
+        return deliver(result, data, cells, out, key_added)
 
     return together(run, device, work)
 

@@ -36,6 +36,16 @@ def open_data(
     return open_cells(data, schemas=all_schemas(), modality=modality, reference=genome, layer=layer, force=force)
 
 
+def deliver(result: Result, data: Any, cells: Cells, out: Any, key_added: str | None) -> Result:
+    """Write the user's data with the result added, where ``out`` says so."""
+    from syncyte.tasks.write import write_result_file
+
+    if out is not None:
+        several = isinstance(data, list | tuple)
+        write_result_file(result, cells if several else data, Path(out), cells=cells, key_added=key_added)
+    return result
+
+
 def read_features(pairs: Sequence[Any]) -> dict[str, pd.DataFrame]:
     """Tables of feature vectors by column of ``obs``, from ``KEY=TABLE`` or mappings of a key to a table.
 

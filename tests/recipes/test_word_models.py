@@ -9,8 +9,8 @@ import pytest
 
 import syncyte
 from syncyte.errors import DataError
-from syncyte.tasks.describe import SPEAKER
 from syncyte.tasks.word_run import WordRun
+from syncyte.train.folder import SPEAKER
 
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
@@ -24,8 +24,8 @@ def cells():
     return rna
 
 
-def train(cells, out: Path, *settings: str):
-    how = {"preset": "tiny", "label_key": "cell_type", "quiet": True}
+def train(cells, out: Path, *settings: str, **more):
+    how = {"preset": "tiny", "label_key": "cell_type", "quiet": True, **more}
     return syncyte.train("scmmgpt", cells, out=out, settings=["words.texts=4", *settings], **how)
 
 
@@ -61,6 +61,8 @@ def test_a_language_model_is_taught_and_its_unsound_sentences_are_replaced(cells
     result = syncyte.describe(run, cells[:4], quiet=True)
     table = result.uns["evidence"]
     assert all(str(name) for name in table["description"])
+    train(cells, tmp_path / "run", overwrite=True)  # a run that is replaced leaves no speaker behind
+    assert not (tmp_path / "run" / SPEAKER).exists()
     assert "replaced" in " ".join(result.provenance["settings"]["notes"])  # a model of a dozen words says nothing sound
 
 

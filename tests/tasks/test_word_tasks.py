@@ -136,8 +136,14 @@ def test_vectors_rank_by_likeness_to_the_sentence(run, data):
     order = np.argsort(-cosines, kind="stable")[:20]
     np.testing.assert_allclose(found.table["score"], (1 + cosines[order]) / 2, atol=1e-4)
     assert found.notes[-1].startswith("By vectors a sentence is compared as a whole")
-    texts = search.texts_of_cell(words, search.read_library(words, asked.cells, None, None), 3, ["B cells"])
-    assert texts == pytest.approx([cosines[3]], abs=1e-5)
+    told = search.nearest_texts(words, search.unit_vectors(words, asked)[3])
+    best, shown = told.split(", ")[0].rsplit(" ", 1)
+    assert float(shown) == pytest.approx(float(words.texts([best])[0] @ search.unit_vectors(words, asked)[3]), abs=6e-3)
+    assert len(told.split(", ")) >= 5 and f"nearest names: {best}" in like_of(run, data, 3)
+
+
+def like_of(run, data, row: int) -> str:
+    return syncyte.search(run, f"cell:{data.obs_names[row]}", data, top=1).explain
 
 
 def test_cells_like_a_cell(run, data):

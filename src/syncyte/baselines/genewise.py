@@ -289,6 +289,7 @@ def _solve(
     truth[np.arange(cells), codes] = 1.0
 
     def loss(flat: Values) -> tuple[float, Values]:
+        """Penalised cross-entropy, and its slope."""
         table = flat.reshape(genes + 1, classes)
         weights = table[:genes]
         logs = log_softmax(scaled @ weights + (table[genes] - middle @ weights), axis=1)

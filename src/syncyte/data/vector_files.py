@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from syncyte.config import Config
-from syncyte.data.manifest import StoredFile, describe_file
+from syncyte.data.manifest import FolderKind, StoredFile, describe_file
 from syncyte.errors import ConfigError, DataError
 
 FORMAT, VERSION = "syncyte-vectors", 1
@@ -123,6 +123,17 @@ def unit(array: NDArray, what: str, first: int = 0) -> NDArray[np.float64]:
     return vectors
 
 
+INDEX_KIND = FolderKind(
+    "an index of vectors",
+    "index",
+    FORMAT,
+    VERSION,
+    "Give a folder that VectorIndex.build made.",
+    "Build it anew from its vectors.",
+)
+damaged, check = INDEX_KIND.damaged, INDEX_KIND.check
+
+
 def read_manifest(folder: Path) -> VectorManifest:
     """Read and check ``manifest.json``.
 
@@ -131,43 +142,14 @@ def read_manifest(folder: Path) -> VectorManifest:
     DataError
         If there is none, it is no index's, is of a newer version, or is damaged.
     """
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise DataError(
-            f"{folder} is not an index of vectors: it holds no manifest.json. Give one that VectorIndex.build made."
-        )
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise damaged(folder, path.name, f"it is not JSON ({error})") from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise DataError(
-            f"{path} is not the manifest of an index of vectors (format {FORMAT!r} expected). "
-            "Give a folder that VectorIndex.build made."
-        )
-    if not isinstance(version := values.get("format_version"), int) or version > VERSION:
-        raise DataError(
-            f"The index {folder} is of version {version}; this syncyte reads up to {VERSION}. "
-            "Update it: pip install -U syncyte"
-        )
+    values = INDEX_KIND.values(folder)
     try:
         manifest = VectorManifest.parse(values)
     except ConfigError as error:
-        raise damaged(folder, path.name, str(error)) from error
+        raise damaged(folder, "manifest.json", str(error)) from error
     if [file.path for file in manifest.files] != [*ARRAYS, NAMES] or manifest.count < 0 or manifest.width < 1:
-        raise damaged(folder, path.name, "it does not name the files, or has an impossible size")
+        raise damaged(folder, "manifest.json", "it does not name the files, or has an impossible size")
     return manifest
-
-
-def check(folder: Path, file: StoredFile, verify: bool) -> None:
-    """Compare a file with its entry: existence and size, with ``verify`` its SHA-256 too."""
-    path = folder / file.path
-    if not path.is_file():
-        raise damaged(folder, file.path, "the file is missing")
-    if (size := path.stat().st_size) != file.bytes:
-        raise damaged(folder, file.path, f"it has {size:,} bytes, the manifest says {file.bytes:,}")
-    if verify and describe_file(folder, file.path).sha256 != file.sha256:
-        raise damaged(folder, file.path, "its SHA-256 is not that of the manifest")
 
 
 def map_array(folder: Path, name: str, dtype: str, shape: tuple[int, int]) -> NDArray:
@@ -199,11 +181,6 @@ def write_json(path: Path, config: Config) -> None:
     path.write_text(json.dumps(config.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
 
 
-def damaged(folder: Path, path: str, finding: str) -> DataError:
-    """Error for a file that is not as the manifest says."""
-    return DataError(f"The index {folder} is damaged at {path}: {finding}. Build it anew from its vectors.")
-
-
 def _chunks(blocks: Iterable[ArrayLike]) -> Iterator[NDArray[np.float64]]:
     """Vectors of length one, at most ``CHUNK`` at a time; an empty block comes as it is, for its width."""
     count = width = 0
@@ -228,7 +205,7 @@ def _coded(vectors: NDArray[np.floating]) -> tuple[NDArray[np.int8], NDArray[np.
 
 def _write_headers(files: Mapping[str, BinaryIO], number: np.dtype, count: int, width: int) -> None:
     """Headers of the arrays, at the start of their files; numpy pads them so that another count takes no more room."""
-    types = (number, np.dtype("i1"), np.dtype("<f4"))
+    types: tuple[np.dtype, ...] = (number, np.dtype("i1"), np.dtype("<f4"))
     for name, dtype, columns in zip(ARRAYS, types, (width, width, 2)):
         files[name].seek(0)
         header = {

@@ -261,6 +261,12 @@ class SetModel(nn.Module):
         rich = (torch.bincount(tokens[name].cell, minlength=len(mean)).clamp_min(1)).log() * seen
         return Encoded(latent, latent, torch.stack([depth, rich], dim=1)[:, None], {name: latent})
 
+    def show(self, tokens: Tokens) -> tuple[Float[Tensor, "b q w"], Float[Tensor, "b q d"]]:
+        """What the queries of the bridge read of cells, and the vectors of cells among texts."""
+        if self.words is None:
+            raise ValueError("This model has no part for words.")
+        return self.words.show(*self.encoder.states(tokens))
+
     def log_shares(
         self, latent: Float[Tensor, "b z"], features: Int[Tensor, "f"] | None = None, *, within: bool = False
     ) -> Float[Tensor, "b f"]:

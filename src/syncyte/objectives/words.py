@@ -235,12 +235,12 @@ class Read(nn.Module):
     Parameters
     ----------
     pairs
-        Texts of many terms.
+        Texts of many terms; with None there is nothing to learn.
     count
         Terms in a step.
     """
 
-    def __init__(self, pairs: Pairs, count: int = 48) -> None:
+    def __init__(self, pairs: Pairs | None, count: int = 48) -> None:
         super().__init__()
         self.pairs, self.count = pairs, count
 
@@ -248,6 +248,8 @@ class Read(nn.Module):
         """Nats a term."""
         del batch
         words = words_of(model)
+        if self.pairs is None:
+            return nothing(words, "read")
         device = words.log_scale.device
         sides = []
         for rows in self.pairs.draw(self.count, generator):

@@ -26,12 +26,15 @@ from syncyte.models.pretrained import open_text_model
 from syncyte.models.pretrained_folder import check_complete
 from syncyte.models.sets import SetModel
 from syncyte.objectives.words import Align, Read, Speak, Texts, words_of
+from syncyte.recipes import scldm
 from syncyte.recipes.base import Learn, Order, Recipe, recipes
-from syncyte.recipes.scldm import DISPERSION, SAME
+from syncyte.recipes.scldm import SAME
 from syncyte.recipes.train_sets import Added, Built, More, SetRecipe, prepare_sets
 from syncyte.recipes.word_memory import remember
 from syncyte.recipes.word_speaker import teach
 from syncyte.recipes.word_texts import Lexis, read_lexis, write_pairs, write_texts
+from syncyte.recipes.word_types import WordsConfig
+from syncyte.train.plan import StageConfig
 from syncyte.words.markers import read_markers
 from syncyte.words.pieces import GRAMS
 
@@ -68,34 +71,20 @@ def _words(config: SetRecipe, order: Order, cells: Cells, split: Split, notes: l
         notes=notes,
     )
     reader = open_text_model(words.reader) if words.reader else None
-    texts, pairs, name = (
-        write_texts(words, lexis, order.seed, reader),
-        write_pairs(words, lexis, reader),
-        cells.modalities[0],
-    )
+    texts, pairs = write_texts(words, lexis, order.seed, reader), write_pairs(words, lexis, reader)
+    name = cells.modalities[0]
     shape = {key: getattr(words, key) for key in WordSizes.model_fields if key not in ("pieces", "grams", "sentence")}
     shape["sentence"] = 0 if reader is None else reader.width
     sizes = WordSizes(pieces=len(lexis.pieces), grams=GRAMS, **shape)
     objectives: dict[str, torch.nn.Module] = {
         "align": Align(name, texts, sigmoid=words.sigmoid, match=words.match),
         "speak": Speak(name, texts),
+        "read": Read(pairs),
     }
-    for stage in config.stages.values():
-        if "read" in stage.objectives and pairs is None:
-            notes.append("Without an ontology the reader of texts learns from the texts of the cells alone.")
-    objectives["read"] = Read(pairs) if pairs is not None else _Nothing()
+    if pairs is None:
+        notes.append("Without an ontology the reader of texts learns from the texts of the cells alone.")
     finish = partial(_finish, lexis=lexis, texts=texts, order=order)
     return More(sizes, objectives, partial(_said, texts), finish)
-
-
-class _Nothing(torch.nn.Module):
-    """The objective of a recipe that has nothing to learn by it."""
-
-    def forward(self, model: SetModel, batch: Any, generator: torch.Generator) -> Any:
-        """Zero."""
-        from syncyte.objectives.words import nothing
-
-        return nothing(words_of(model), "read")
 
 
 def _finish(built: Built, run: Path, *, lexis: Lexis, texts: Texts, order: Order) -> Added:
@@ -131,24 +120,8 @@ def _said(texts: Texts, model: SetModel) -> Any:
     return drawn
 
 
-def _recipe(preset: str, *, first: dict[str, Any] | None = None, **changes: Any) -> SetRecipe:
-    """The numbers of ``lite``, some of them changed."""
-    autoencode = {
-        "name": "autoencode",
-        "objectives": {"elbo": 1.0},
-        "epochs": 30,
-        "batch_size": 128,
-        "lr": 2e-3,
-        "betas": (0.9, 0.99),
-        "warmup_steps": 50,
-        "min_lr_factor": 0.05,
-        "clip": 50.0,
-        "trainable": (r"^encoder\.", r"^decoder\."),
-        "lr_factors": {DISPERSION: 10.0},
-        "no_decay": (r"bias$", r"norm", r"log_dispersion$"),
-        **SAME,
-        **(first or {}),
-    }
+def _with_words(made: SetRecipe, words: dict[str, Any] | None = None, **changes: Any) -> SetRecipe:
+    """A preset of ``scldm`` with a stage of words before its flow; ``changes`` are of that stage."""
     align = {
         "name": "align",
         "objectives": {"align": 1.0, "speak": 1.0, "read": 1.0},
@@ -160,91 +133,47 @@ def _recipe(preset: str, *, first: dict[str, Any] | None = None, **changes: Any)
         "validate_every": 5.0,
         "trainable": (r"^words\.",),
         **SAME,
-        **(first or {}),
-    }
-    flow = {
-        "name": "flow",
-        "objectives": {"flow": 1.0},
-        "epochs": 30,
-        "batch_size": 128,
-        "lr": 2e-3,
-        "warmup_steps": 100,
-        "clip": 1.0,
-        "ema": 0.999,
-        "validate_every": 5.0,
-        "trainable": (r"^flow\.",),
-        **SAME,
-        **(first or {}),
-    }
-    values: dict[str, Any] = {
-        "name": "scmmgpt",
-        "preset": preset,
-        "steps": {"autoencode": (800, 20_000), "align": (600, 6_000), "flow": (3_000, 20_000)},
-        "few_counts": 0.02,
-        "few_cells": 3_000,
-        "each": 0.5,  # labels and texts are said alone as often as together
-        "every": 0.0,
-        "words": {},
-        "stages": {"autoencode": autoencode, "align": align, "flow": flow},
         **changes,
     }
-    return SetRecipe.parse(values)
+    first, flow = made.stages["autoencode"], made.stages["flow"]
+    added = {
+        "name": "scmmgpt",
+        "steps": {**made.steps, "align": (600, 6_000)} if made.steps else {},
+        "each": 0.5,  # labels and texts are said alone as often as together
+        "every": 0.0,
+        "words": WordsConfig.parse(words or {}),
+        "stages": {"autoencode": first, "align": StageConfig.parse(align), "flow": flow},
+    }
+    return made.model_copy(update=added)
 
 
 def tiny() -> SetRecipe:
     """Seconds; for tests."""
     sizes = {"shared": 16, "queries": 2, "width": 16, "heads": 2, "layers": 1, "deep": 1, "adapter": 4}
-    return _recipe(
-        "tiny",
-        first={"epochs": 2, "batch_size": 32, "warmup_steps": 2, "validate_every": 1.0},
-        tokens=24,
-        groups=16,
-        steps={},
-        few_counts=0,
-        few_cells=0,
-        sizes={"latents": 4, "hidden": 16, "queries": 2, "width": 8, "heads": 2, "unpool": True},
-        flow={"width": 16, "layers": 1, "tokens": 3, "heads": 2},
-        words={**sizes, "pieces": 400, "texts": 8, "length": 32, "spoken": 64, "reference": 60, "map": "fast"},
-    )
+    words = {**sizes, "pieces": 400, "texts": 8, "length": 32, "spoken": 64, "reference": 60, "map": "fast"}
+    return _with_words(scldm.tiny(), words, epochs=2, batch_size=32, warmup_steps=2, validate_every=1.0)
 
 
 def lite() -> SetRecipe:
     """Without attention among genes: minutes on a laptop CPU."""
-    return _recipe("lite")
+    return _with_words(scldm.lite())
 
 
 def small() -> SetRecipe:
     """The bridge reads the states of 192 genes too."""
-    return _recipe(
-        "small",
-        tokens=192,
-        groups=96,
-        sizes={"queries": 8, "width": 48, "heads": 4, "layers": 1},
-        flow={"width": 64, "layers": 3, "tokens": 9, "heads": 4},
-    )
+    return _with_words(scldm.small())
 
 
 def base() -> SetRecipe:
     """Wider texts and cells, the encoder learns on with the words while it still gives back its counts."""
-    made = _recipe(
-        "base",
-        groups=512,
-        decoded=512,
-        sizes={"latents": 32, "queries": 16, "width": 48, "heads": 4, "layers": 2, "unpool": True},
-        flow={"width": 192, "layers": 4, "tokens": 17, "heads": 6},
-        words={"width": 192, "heads": 6, "layers": 4, "deep": 6, "pieces": 6_000, "queries": 16},
+    words = {"width": 192, "heads": 6, "layers": 4, "deep": 6, "pieces": 6_000, "queries": 16}
+    return _with_words(
+        scldm.base(),
+        words,
+        objectives={"align": 1.0, "speak": 1.0, "read": 1.0, "elbo": 0.01},
+        trainable=(r"^words\.", r"^encoder\.", r"^decoder\."),
+        lr_factors={r"^(en|de)coder\.": 0.1},
     )
-    stages = dict(made.stages)
-    stages["autoencode"] = stages["autoencode"].model_copy(update={"lr_factors": {DISPERSION: 40.0}})
-    stages["align"] = stages["align"].model_copy(
-        update={
-            "objectives": {**stages["align"].objectives, "elbo": 0.01},
-            "trainable": (r"^words\.", r"^encoder\.", r"^decoder\."),
-            "lr_factors": {r"^(en|de)coder\.": 0.1},
-        }
-    )
-    stages["flow"] = stages["flow"].model_copy(update={"lr": 1e-3})
-    return made.model_copy(update={"stages": stages})
 
 
 recipes.add("scmmgpt")(

@@ -20,7 +20,6 @@ from syncyte.baselines.own_space import OwnSpace
 from syncyte.data.load import predict_batches
 from syncyte.genome.ontology_files import ontology_table
 from syncyte.models.conditions import as_text
-from syncyte.objectives.words import words_of
 from syncyte.recipes.train_sets import Added, Built
 from syncyte.recipes.word_texts import Lexis
 from syncyte.words.markers import score_markers
@@ -64,14 +63,14 @@ def remember(built: Built, lexis: Lexis, batch_key: str | None, seed: int) -> Ad
 def _places(built: Built, rows: NDArray[np.int64]) -> dict[str, NDArray]:
     """Codes with log totals, and vectors among texts, of some cells."""
     model, name = built.model, built.spec.modality
-    device, words = next(model.parameters()).device, words_of(model)
+    device = next(model.parameters()).device
     model.eval()
     codes, vectors = [], []
     for batch in predict_batches(built.cells.take(rows), {name: built.tokenizer}, MINIBATCH):
         tokens = batch.to(device).tokens[name]
         mean, _, total = model.encoder(tokens)
         codes.append(torch.cat([mean, total.clamp_min(1).log()[:, None]], dim=1).cpu())
-        shown = words.show(*model.encoder.states(tokens))[1].mean(dim=1)
+        shown = model.show(tokens)[1].mean(dim=1)
         vectors.append(torch.nn.functional.normalize(shown, dim=1).cpu())
     return {
         "reference.codes": torch.cat(codes).numpy(),
@@ -92,6 +91,7 @@ def _facts(lexis: Lexis, fields: dict[str, Any]) -> dict[str, Any]:
         "classifiers": fields,
         "matches": matches,
         "pieces": lexis.pieces.plain,
+        # the record of what texts said: of which cells, and which genes they named
         "groups": lexis.groups.to_dict("list"),
         "expressed": [list(one.expressed) for one in lexis.facts],
         "ontology": None if known.ontology is None else {"name": known.ontology.name, "prefix": known.ontology.prefix},

@@ -19,8 +19,8 @@ from syncyte.models.pretrained_language import LanguageModel
 from syncyte.objectives.words import words_of
 from syncyte.recipes.train_sets import Built
 from syncyte.recipes.word_texts import Lexis, spoken_texts
+from syncyte.train.folder import SPEAKER
 
-SPEAKER = "speaker"  # folder in the RUN folder
 RATE, BATCH, WORDINGS = 3e-4, 16, 24
 MOST_CELLS = 20_000
 
@@ -63,9 +63,9 @@ def teach(
 def _states(built: Built, rows: NDArray[np.int64]) -> torch.Tensor:
     """``(n, q, w)`` what the queries of the bridge have read of some cells."""
     model, name = built.model, built.spec.modality
-    words, device = words_of(model), next(model.parameters()).device
+    device = next(model.parameters()).device
     model.eval()
     found = []
     for batch in predict_batches(built.cells.take(rows), {name: built.tokenizer}, 512):
-        found.append(words.show(*model.encoder.states(batch.to(device).tokens[name]))[0].cpu())
+        found.append(model.show(batch.to(device).tokens[name])[0].cpu())
     return torch.cat(found)

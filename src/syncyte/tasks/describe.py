@@ -27,14 +27,13 @@ from syncyte.tasks.result import Result
 from syncyte.tasks.speak import AT_ONCE, LONGEST, cell_states, sentences, spoken_before, value_chances
 from syncyte.tasks.trained import Trained
 from syncyte.tasks.word_run import Asked, WordRun
+from syncyte.train.folder import SPEAKER
 from syncyte.words.spoken import FIELDS, SAY, fill_spoken, read_spoken, sound, write_spoken
 
 TOP_GENES, NAMED, NEAREST = 10, 6, 3
 OFTEN = 0.5  # share of a cluster's cells that express a gene for it to be named
 MOST_SPOKEN = 2_000  # units with sentences of their own; beyond, one sentence serves all with the same values
-SPEAKER = "speaker"  # folder of a run with what a language model has learned
 PLAIN = 0  # wording that replaces an unsound sentence
-BLOCK = 4_096  # cells
 
 
 def describe_cells(

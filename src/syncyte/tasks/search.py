@@ -34,6 +34,7 @@ from syncyte.words.query import COMMON, parse_query
 
 Mode = Literal["terms", "vectors"]
 CELL = "cell:"
+LISTED = 5  # names that are nearest to a cell
 _VALUE = (
     r"(?:(?:\b(?:that|which|who)\s+(?:were|are|was|is)|\b(?:from|in|under|after))\s+)?"
     r"(?:(?P<neg>\bnot\s+|\bun-?|\bnon-?)|\b){}\b"
@@ -202,19 +203,26 @@ def like_cell(run: WordRun, library: Library, name: str, top: int) -> Found:
     rows, scores = rows[kept][:top], scores[kept][:top]
     evidence = [f"likeness to {name} {value:.3f}; {_likely(run, library.chances[r])}" for r, value in zip(rows, scores)]
     table = pd.DataFrame({"cell": library.names[rows], "score": np.round((1 + scores) / 2, 4), "evidence": evidence})
-    return Found(table, f"Cells like {name}, which is {_likely(run, library.chances[place[0]])}", library.notes)
+    lines = [
+        f"Cells like {name}, which is {_likely(run, library.chances[place[0]])}",
+        f"  nearest names: {nearest_texts(run, library.vector(int(place[0])))}",
+    ]
+    return Found(table, "\n".join(lines), library.notes)
 
 
-def texts_of_cell(run: WordRun, library: Library, row: int, texts: Sequence[str]) -> NDArray[np.float32]:
-    """``(t,)`` cosines of one cell and some texts."""
-    return np.asarray(run.texts(texts) @ library.vector(row), dtype=np.float32)
+def nearest_texts(run: WordRun, vector: NDArray[np.float32]) -> str:
+    """Types whose names lie nearest to a cell: those of training and those of the marker table."""
+    keys = list(dict.fromkeys([*run.classes, *(key for key in run.markers.genes if key in run.terms)]))
+    names = [run.name(key) for key in keys]
+    scores = run.texts(names) @ vector
+    best = np.argsort(-scores, kind="stable")[:LISTED]
+    return ", ".join(f"{names[place]} {scores[place]:.2f}" for place in best)
 
 
 def sentence_vector(run: WordRun, query: str) -> NDArray[np.float32]:
     """Vector of a sentence, checked as any search is."""
     parse_query(query)
-    vector = run.texts([query])[0]
-    return vector
+    return run.texts([query])[0]
 
 
 def read_library(run: WordRun, cells: Cells, index: Path | None, batch_size: int | None) -> Library:

@@ -34,8 +34,7 @@ def cell_states(run: WordRun, asked: Asked, batch_size: int | None = None) -> ND
 
 
 def _states(trained: Trained, batch: Batch) -> NDArray[np.float32]:
-    model = trained.model
-    return model.words.show(*model.encoder.states(batch.tokens[model.names[0]]))[0].float().cpu().numpy()
+    return trained.model.show(batch.tokens[trained.modalities[0]])[0].float().cpu().numpy()
 
 
 def value_chances(

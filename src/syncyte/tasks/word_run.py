@@ -183,6 +183,4 @@ class WordRun:
 
 
 def _shown(trained: Trained, batch: Batch) -> NDArray[np.float32]:
-    model = trained.model
-    states, valid = model.encoder.states(batch.tokens[model.names[0]])
-    return model.words.show(states, valid)[1].float().cpu().numpy()
+    return trained.model.show(batch.tokens[trained.modalities[0]])[1].float().cpu().numpy()

@@ -4,6 +4,7 @@
 
     RUN/  run.json                   the mark: this folder belongs to syncyte
           state/                     while training: what a resumed run needs (``state``)
+          speaker/                   a language model's learned part (``recipes.word_speaker``), where one was taught
           codes.npy                  while training: codes of the cells, where a recipe stores them
           metrics.csv  tensorboard/  curves (``logs``)
           model.safetensors  recipe.json  vocab/NAME.tsv.gz  preprocessing.safetensors
@@ -33,6 +34,7 @@ CHECKPOINT_FORMAT = 1
 MARK, MANIFEST, LOCK = "run.json", "checkpoint.json", ".lock"
 WEIGHTS, RECIPE, PREPROCESSING, VOCABULARIES = "model.safetensors", "recipe.json", "preprocessing.safetensors", "vocab"
 CARD, METRICS, README = "card.json", "metrics.json", "README.md"
+SPEAKER = "speaker"  # what a language model has learned to say, where a recipe teaches one
 CODES = "codes.npy"  # while training: codes of the cells, where a recipe stores them
 
 
@@ -145,7 +147,7 @@ def _clear(run: Path) -> None:
     """Remove what training wrote; the marks of completeness go first, the mark of ownership stays."""
     (run / MANIFEST).unlink(missing_ok=True)
     drop_state(run)
-    for name in (EVENTS, VOCABULARIES):
+    for name in (EVENTS, VOCABULARIES, SPEAKER):
         shutil.rmtree(run / name, ignore_errors=True)
     for name in (WEIGHTS, RECIPE, PREPROCESSING, CARD, METRICS, README, CURVES, CODES):
         (run / name).unlink(missing_ok=True)
