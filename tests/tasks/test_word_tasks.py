@@ -137,9 +137,9 @@ def test_vectors_rank_by_likeness_to_the_sentence(run, data):
     np.testing.assert_allclose(found.table["score"], (1 + cosines[order]) / 2, atol=1e-4)
     assert found.notes[-1].startswith("By vectors a sentence is compared as a whole")
     told = search.nearest_texts(words, search.unit_vectors(words, asked)[3])
-    best, shown = told.split(", ")[0].rsplit(" ", 1)
+    best, shown = told.split("; ")[0].rsplit(" ", 1)
     assert float(shown) == pytest.approx(float(words.texts([best])[0] @ search.unit_vectors(words, asked)[3]), abs=6e-3)
-    assert len(told.split(", ")) >= 5 and f"nearest names: {best}" in like_of(run, data, 3)
+    assert len(told.split("; ")) >= 5 and f"nearest names: {best}" in like_of(run, data, 3)
 
 
 def like_of(run, data, row: int) -> str:

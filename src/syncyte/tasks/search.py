@@ -216,7 +216,7 @@ def nearest_texts(run: WordRun, vector: NDArray[np.float32]) -> str:
     names = [run.name(key) for key in keys]
     scores = run.texts(names) @ vector
     best = np.argsort(-scores, kind="stable")[:LISTED]
-    return ", ".join(f"{names[place]} {scores[place]:.2f}" for place in best)
+    return "; ".join(f"{names[place]} {scores[place]:.2f}" for place in best)
 
 
 def sentence_vector(run: WordRun, query: str) -> NDArray[np.float32]:
