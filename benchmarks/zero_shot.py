@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -45,6 +46,16 @@ class Side:
     types: np.ndarray
 
 
+@dataclass(frozen=True)
+class Given:
+    """Counts of one side: ``(n, s)`` of the genes both sides have, types, ``(n, f)`` of all genes, and their names."""
+
+    shared: Any
+    types: np.ndarray
+    counts: Any
+    genes: list[str]
+
+
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--dev", action="store_true", help="the donors that settings were chosen on, nothing else")
@@ -69,6 +80,12 @@ def main() -> None:
 
 def tests(kang: Path, pbmc: Path, dev: bool) -> Iterator[tuple[str, Side, Side]]:
     """Title, training side and test side of each test."""
+    for title, train, test in read_tests(kang, pbmc, dev):
+        yield title, *sides(train, test)
+
+
+def read_tests(kang: Path, pbmc: Path, dev: bool) -> Iterator[tuple[str, Given, Given]]:
+    """Title, and the cells of both sides of each test."""
     first, second = ad.read_h5ad(kang), ad.read_h5ad(pbmc)
     donor = first.obs["donor"].astype(str).to_numpy()
     own = first.obs["cell_type"].map(KANG).to_numpy(dtype=str)
@@ -76,23 +93,23 @@ def tests(kang: Path, pbmc: Path, dev: bool) -> Iterator[tuple[str, Side, Side]]
     held, known = (["1244", "1039"], ["1015", "1256"]) if dev else (["101", "107"], ["1015", "1256", "1244", "1039"])
     a, b = np.isin(donor, known), np.isin(donor, held)
     genes = list(first.var_names)
-    yield f"kang, donors {' and '.join(held)}", *sides((first.X[a], own[a], genes), (first.X[b], own[b], genes))
+    one, two = Given(first.X[a], own[a], first.X[a], genes), Given(first.X[b], own[b], first.X[b], genes)
+    yield f"kang, donors {' and '.join(held)}", one, two
     if not dev:
         shared = [gene for gene in first.var_names if gene in set(second.var_names)]
-        one = (first[:, shared].X, own, shared, first.X, genes)
-        two = (second[:, shared].X, other, shared, second.X, list(second.var_names))
-        yield "pbmc3k from kang", *sides(one, two)
-        yield "kang from pbmc3k", *sides(two, one)
+        one = Given(first[:, shared].X, own, first.X, genes)
+        two = Given(second[:, shared].X, other, second.X, list(second.var_names))
+        yield "pbmc3k from kang", one, two
+        yield "kang from pbmc3k", two, one
 
 
-def sides(train: tuple, test: tuple) -> tuple[Side, Side]:
+def sides(train: Given, test: Given) -> tuple[Side, Side]:
     """Components fitted on training cells; markers on every gene of a data set."""
-    space = Space("pearson", COMPONENTS).fit(sp.csr_matrix(train[0]))
+    space = Space("pearson", COMPONENTS).fit(sp.csr_matrix(train.shared))
     made = []
     for part in (train, test):
-        counts, genes = (part[3], part[4]) if len(part) > 3 else (part[0], part[2])
-        markers = score_markers(sp.csr_matrix(counts), genes, TYPES).values
-        made.append(Side(scores_of(sp.csr_matrix(part[0]), space), markers, part[1]))
+        markers = score_markers(sp.csr_matrix(part.counts), part.genes, TYPES).values
+        made.append(Side(scores_of(sp.csr_matrix(part.shared), space), markers, part.types))
     return made[0], made[1]
 
 

@@ -199,6 +199,7 @@ def annotate(
     tissue: str | None = None,
     by: str | None = None,
     smooth: bool = False,
+    unseen_share: float | None = None,
     method: str = "auto",
     threshold: float | None = None,
     unclear: Sequence[str] = (),
@@ -224,18 +225,18 @@ def annotate(
         ``probe``, ``lora``, ``full`` (fine-tuned), or ``auto``: what a held-out part of the reference prefers.
     threshold, unclear
         Abstain below this confidence; labels that mean no class (doublets) and are not learned from.
-    zero_shot, candidates, tissue, by, smooth
+    zero_shot, candidates, tissue, by, smooth, unseen_share
         Without a reference, by words: see ``syncyte.asking.type_by_words``.
     """
     from syncyte.tasks.annotate import annotate_cells
     from syncyte.tasks.trained import together
 
-    key = needed_key(zero_shot, reference, label_key, candidates, tissue)
+    key = needed_key(zero_shot, reference, label_key, candidates, tissue, unseen_share)
     if key is None:
         told: dict[str, Any] = {"candidates": candidates if zero_shot else (), "tissue": tissue, "by": by, "out": out}
         told |= {"smooth": smooth, "threshold": threshold, "device": device, "key_added": key_added}
         told |= {"modality": modality, "genome": genome, "layer": layer, "force": force, "seed": seed}
-        return type_by_words(run, query, **told, batch_size=batch_size)
+        return type_by_words(run, query, **told, unseen_share=unseen_share, batch_size=batch_size)
     how: dict[str, Any] = {"method": method, "threshold": threshold, "unclear": unclear, "batch_key": batch_key}
     how |= {"seed": seed, "quiet": quiet, "batch_size": batch_size}
 
@@ -319,7 +320,7 @@ def evaluate(
 ) -> Evaluation:
     """Score a run on held-out cells beside its baselines, fitted on ``reference``; writes report.html and report.json.
 
-    Where the run knows regions, ``top_regions.csv`` and ``gene_regions.csv`` are written beside them.
+    A run of regions also gives ``top_regions.csv`` and ``gene_regions.csv``, one of words the sections of its words.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ def type_by_words(
     threshold: float | None = None,
     by: str | None = None,
     smooth: bool = False,
-    unseen_share: float = 0.5,
+    unseen_share: float | None = None,
     out: str | Path | None = None,
     key_added: str | None = None,
     device: str = "auto",
@@ -70,7 +70,8 @@ def type_by_words(
     by
         obs column of clusters that are answered as one; ``smooth`` mixes each cell with its neighbours instead.
     unseen_share
-        Share of cells that is taken to be of types without a training label.
+        Share of cells that is taken to be of types without a training label, all together, between 0 and 1. One half
+        (where none is given) weighs seen and unseen alike; lower it where nearly all cells should be of known types.
     """
     from syncyte.tasks.trained import together
     from syncyte.tasks.zero_shot import type_cells
@@ -78,7 +79,8 @@ def type_by_words(
     del quiet
     how: dict[str, Any] = {"candidates": candidates, "tissue": tissue, "by": by}
     how |= {"threshold": 0.5 if threshold is None else threshold}
-    how |= {"smooth": smooth, "unseen_share": unseen_share, "seed": seed, "batch_size": batch_size}
+    how |= {"unseen_share": 0.5 if unseen_share is None else unseen_share}
+    how |= {"smooth": smooth, "seed": seed, "batch_size": batch_size}
 
     def work(trained: Trained) -> Result:
         check_out(out)
@@ -90,7 +92,12 @@ def type_by_words(
 
 
 def needed_key(
-    zero_shot: bool, reference: Any, label_key: str | None, candidates: Any, tissue: str | None
+    zero_shot: bool,
+    reference: Any,
+    label_key: str | None,
+    candidates: Any,
+    tissue: str | None,
+    unseen_share: float | None = None,
 ) -> str | None:
     """Label column of the reference; None where cells are typed by words. Options that do not fit are refused."""
     if zero_shot and (reference is not None or label_key is not None):
@@ -99,6 +106,8 @@ def needed_key(
         raise ConfigError("--candidates and --tissue both say which types may be answers; give one of them.")
     if not zero_shot and (candidates is not None or tissue is not None):
         raise ConfigError("--candidates and --tissue belong to --zero-shot: add it.")
+    if not zero_shot and unseen_share is not None:
+        raise ConfigError("--unseen-share belongs to --zero-shot: add it.")
     if reference is not None and label_key is None:
         raise ConfigError("Say which column of the reference holds the labels: --label-key.")
     if reference is None and label_key is not None:

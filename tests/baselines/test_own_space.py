@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 from syncyte.baselines.own_space import FEW, OwnSpace
+from syncyte.baselines.residual import Residual, ResidualMatrix
 from syncyte.baselines.space import Space
 
 
@@ -46,3 +47,20 @@ def test_arrays_give_it_back_and_empty_cells_are_finite(counts: sp.csr_matrix) -
     assert np.allclose(again.transform(counts), own.transform(counts), atol=1e-4)
     assert np.allclose(again.transform(counts[:3]), own.transform(counts[:3]), atol=1e-4)
     assert np.isfinite(own.transform(sp.csr_matrix((2, 60), dtype=np.float32))).all()
+
+
+@pytest.mark.parametrize("size", [1, 7, 128, 300])
+def test_blocks_of_cells_are_placed_as_all_at_once(counts: sp.csr_matrix, size: int) -> None:
+    own = OwnSpace(5).fit(counts)
+    for cells in (counts, counts[: FEW - 1]):
+        cut = [cells[first : first + size] for first in range(0, cells.shape[0], size)]
+        np.testing.assert_allclose(own.transform_blocks(lambda cut=cut: cut), own.transform(cells), atol=1e-4)
+    assert own.transform_blocks(lambda: []).shape == (0, 5)
+
+
+def test_scores_of_many_cells_are_centred_residuals_on_the_loadings(counts: sp.csr_matrix) -> None:
+    own = OwnSpace(5).fit(counts)
+    matrix = ResidualMatrix.build(
+        counts, Residual.fit("pearson", np.asarray(counts.sum(axis=0)).ravel(), float(counts.sum(axis=1).max()))
+    )
+    np.testing.assert_allclose(own.transform(counts), matrix.dot(own.loadings), atol=1e-4)

@@ -151,6 +151,7 @@ TASKS = {
         "tissue": None,
         "by": None,
         "smooth": False,
+        "unseen_share": None,
         "method": "auto",
         "threshold": None,
         "unclear": (),

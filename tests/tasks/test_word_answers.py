@@ -10,10 +10,12 @@ import pytest
 from tests.tiny_words import IDS, UNSEEN, told_cells, train_words, training_cells, write_ontology
 
 import syncyte
+from syncyte.data.cells import Cells
 from syncyte.errors import CapabilityError, ConfigError, DataError
-from syncyte.tasks import say_cells
+from syncyte.tasks import say_cells, zero_shot
 from syncyte.tasks.generate import read_sampling
 from syncyte.tasks.word_run import WordRun
+from syncyte.words.markers import score_marker_blocks, score_markers
 
 OWN = ["CL:0000236", "CL:0001054", "CL:0000624", "Erythroid", "HSC"]
 NK = IDS[UNSEEN]
@@ -101,6 +103,8 @@ def test_without_further_candidates_the_classifier_answers(run, data, given):
         ({"by": "cluster", "smooth": True}, ConfigError, "give one of them"),
         ({"by": "clusters"}, DataError, "Unknown obs column 'clusters'. Did you mean 'cluster'"),
         ({"threshold": 1.5}, ConfigError, "threshold is 1.5; it is a probability between 0 and 1"),
+        ({"unseen_share": 0.0}, ConfigError, "unseen_share is 0.0; it must lie between 0 and 1"),
+        ({"unseen_share": 1.0, "candidates": []}, ConfigError, "unseen_share is 1.0; it must lie between 0 and 1"),
         ({"label_key": "cell_type"}, ConfigError, "--zero-shot needs no reference and no --label-key"),
     ],
 )
@@ -114,6 +118,8 @@ def test_words_need_a_run_of_words(tiny_run, tiny_data, run, data):
         typed(tiny_run, tiny_data)
     with pytest.raises(ConfigError, match="--candidates and --tissue belong to --zero-shot: add it"):
         syncyte.annotate(run, data, candidates=["NK"])
+    with pytest.raises(ConfigError, match="--unseen-share belongs to --zero-shot: add it"):
+        syncyte.annotate(run, data, unseen_share=0.1)
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------
@@ -141,6 +147,57 @@ def test_probabilities_are_probabilities(run, data):
         np.testing.assert_allclose(made.uns["classes"]["mean_probability"].sum(), 1, atol=1e-5)
     merged = pd.DataFrame(chance).groupby(data.obs["cluster"].to_numpy()).nunique()
     assert (merged == 1).all().all()  # one answer a cluster
+
+
+def test_counts_are_read_in_blocks_and_the_numbers_stay(run, data, monkeypatch):
+    words = WordRun(run)
+    asked = words.ask(syncyte.api.open_data(data))
+    counts = words.counts(asked)
+    places = words.space.transform(counts)
+    genes = run.vocabularies[words.modality].index.astype(str)
+    scores = score_markers(counts, genes, [*OWN, NK], words.markers)
+    whole = typed(run, data, candidates=["NK"])
+    seen = []
+
+    def blocks(self, modality, rows=None, size=0, real=Cells.blocks):
+        for block, part in real(self, modality, rows, 37):
+            seen.append(part.shape[0])
+            yield block, part
+
+    def forbidden(*given):
+        raise AssertionError("all counts were read at once")
+
+    monkeypatch.setattr(Cells, "blocks", blocks)
+    monkeypatch.setattr(WordRun, "counts", forbidden)
+    np.testing.assert_allclose(words.space.transform_blocks(zero_shot.blocks_of(words, asked)), places, atol=1e-4)
+    cut = score_marker_blocks(zero_shot.blocks_of(words, asked), genes, [*OWN, NK], words.markers)
+    np.testing.assert_allclose(cut.values, scores.values, atol=1e-5)
+    made = typed(run, data, candidates=["NK"])
+    np.testing.assert_allclose(made.obsm["syncyte_type_probability"], whole.obsm["syncyte_type_probability"], atol=1e-4)
+    assert list(made.obs["syncyte_type"]) == list(whole.obs["syncyte_type"]) and max(seen) == 37
+    typed(run, data, candidates=["NK"], smooth=True)
+
+
+def test_cells_without_counts_get_no_answer(run, data):
+    from mudata import MuData
+
+    other = data[:, :20].copy()
+    other.var_names = [f"chr1:{1000 * place}-{1000 * place + 500}" for place in range(20)]
+    both = MuData({"rna": data[::2].copy(), "atac": other})
+    made, alone = typed(run, both, candidates=["NK"]), typed(run, data[::2].copy(), candidates=["NK"])
+    answers = pd.DataFrame(made.obs, index=made.cells)["syncyte_type"]
+    assert list(answers.loc[data.obs_names[::2]]) == list(alone.obs["syncyte_type"])
+    assert set(answers.loc[data.obs_names[1::2]]) == {"unknown"} and len(answers) == len(data)
+    assert "cells have no rna and get no answer" in made.provenance["settings"]["notes"][0]
+
+
+def test_fewer_unseen_cells_are_found_where_fewer_are_expected(run, data):
+    some, few = (typed(run, data, candidates=["NK"], unseen_share=share) for share in (0.5, 0.01))
+    chances = [made.uns["classes"]["mean_probability"][NK] for made in (some, few)]
+    assert chances[1] < chances[0] and few.provenance["settings"]["unseen_share"] == 0.01
+    np.testing.assert_array_equal(
+        typed(run, data, candidates=["NK"]).obsm["syncyte_type_probability"], some.obsm["syncyte_type_probability"]
+    )
 
 
 def test_below_the_threshold_answers_are_wider_or_none(run, data):

@@ -8,7 +8,7 @@ import pytest
 from tests.blood_terms import TERMS
 
 from syncyte.errors import ConfigError, DataError
-from syncyte.words.captions import SLOTS, Facts, facts_of, parse_caption, plain, wordings, write_captions
+from syncyte.words.captions import SLOTS, Facts, facts_of, parse_caption, plain, with_article, wordings, write_captions
 
 FULL = Facts("X:4", ("CD3D", "LYZ"), "blood", "lupus", "adult stage", "interferon beta")
 MARKERS = {"X:4": ("CD3D", "CD4"), "X:9": ("CD79A",)}
@@ -74,7 +74,36 @@ def test_nothing_known_and_no_ontology():
     empty = write_captions([Facts()])[0]
     assert empty.text and empty.slots == {}
     bare = write_captions([Facts("odd cell", tissue="gut")], drop=0, wording=0)[0]
-    assert bare.text == "This cell is a odd cell. It was taken from gut."
+    assert bare.text == "This cell is an odd cell. It was taken from gut."
+
+
+@pytest.mark.parametrize("number", range(13))
+@pytest.mark.parametrize("name", ["Erythroid", "NK cell", "umbrella cell", "HSC, early", "an odd one"])
+def test_an_stands_where_it_is_said(number, name):
+    caption = write_captions([Facts(name, tissue="an organ", condition="a drug")], drop=0, wording=number)[0]
+    assert f" a {name}" not in caption.text and not caption.text.startswith(f"A {name}")
+    assert parse_caption(caption.text) == caption.slots and caption.slots["type"] == name
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("B cell", "a"),
+        ("eukaryotic cell", "a"),
+        ("unipolar brush cell", "a"),
+        ("urothelial cell", "a"),
+        ("MAIT cell", "a"),
+        ("Müller cell", "a"),
+        ("unknown", "an"),
+        ("oligodendrocyte", "an"),
+        ("M cell", "an"),
+        ("FCGR3A+ Monocyte", "an"),
+        ("MK", "an"),
+    ],
+)
+def test_articles(value, said):
+    assert with_article("It is a ", value) == f"It is {said} "
+    assert with_article("one of ", value) == "one of "
 
 
 def test_sentences_of_other_texts_are_read():

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 from syncyte.errors import DataError
 from syncyte.genome.reference import Reference, build_reference
-from syncyte.words.markers import known_names, read_markers, score_markers
+from syncyte.words.markers import known_names, read_markers, score_marker_blocks, score_markers
 
 GENES = ["CD3D", "CD3E", "CD79A", "MS4A1", "ACTB", "LYZ"]
 TABLE = "label,genes\nT cell,CD3D CD3E\nB cell,CD79A;MS4A1\nghost,NOSUCH\n"
@@ -58,6 +58,19 @@ def test_score_is_the_mean_of_standardised_logs(tmp_path):
     logs = np.log1p(matrix.toarray() / 10 * 1e4)[:, :2]
     expected = ((logs - logs.mean(axis=0)) / logs.std(axis=0)).mean(axis=1)
     np.testing.assert_allclose(found.values[:, 0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 7, 60])
+def test_blocks_of_cells_score_as_all_at_once(tmp_path, rng, size):
+    matrix, _ = counts(rng)
+    cut = [matrix[first : first + size] for first in range(0, 60, size)]
+    asked = (GENES, ["T cell", "B cell", "ghost"], table(tmp_path))
+    whole, blocks = score_markers(matrix, *asked), score_marker_blocks(lambda: cut, *asked)
+    np.testing.assert_allclose(blocks.values, whole.values, atol=1e-6)
+    np.testing.assert_allclose(blocks.spread, whole.spread, atol=1e-9)
+    assert (blocks.used, blocks.missing, blocks.warning) == (whole.used, whole.missing, whole.warning)
+    with pytest.raises(DataError, match="no cells to score by markers"):
+        score_marker_blocks(lambda: [], *asked)
 
 
 def test_few_cells_take_the_statistics_of_many(tmp_path, rng):

@@ -73,3 +73,11 @@ def test_slots_are_left_out_at_random_but_by_seed() -> None:
     kept = draw_slots(names, 0.3, np.random.default_rng(0))
     assert kept == draw_slots(names, 0.3, np.random.default_rng(0))
     assert 0.6 < len(kept) / len(names) < 0.8
+
+
+def test_a_filled_sentence_says_an_where_the_value_wants_it():
+    sentence = "This cell is a <=type>. Expressed markers: <=markers>."
+    assert fill_spoken(sentence, {"type": "erythrocyte"}) == "This cell is an erythrocyte."
+    assert (
+        fill_spoken(sentence, {"type": "B cell", "markers": ("A",)}) == "This cell is a B cell. Expressed markers: A."
+    )

@@ -15,6 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from syncyte.baselines.genewise import Blocks
 from syncyte.baselines.prediction import column_means
 from syncyte.baselines.residual import Residual, ResidualMatrix, svd
 
@@ -48,12 +49,26 @@ class OwnSpace:
 
     def transform(self, counts: sp.csr_matrix) -> NDArray[np.float32]:
         """``(n, k)`` scores of cells with the same features."""
-        top = float(max(counts.sum(axis=1).max(), 1.0))
-        if counts.shape[0] < FEW:
-            residual = Residual.from_share("pearson", self.share, top)
-            return ResidualMatrix(*residual.split(sp.csr_matrix(counts)), self.center).dot(self.loadings)
-        residual = Residual.fit("pearson", column_means(counts) * counts.shape[0], top=top)
-        return ResidualMatrix.build(sp.csr_matrix(counts), residual).dot(self.loadings)
+        return self.transform_blocks(lambda: [sp.csr_matrix(counts)])
+
+    def transform_blocks(self, blocks: Blocks) -> NDArray[np.float32]:
+        """The same of counts that come in blocks of cells, twice over: for the data set's statistics, then for scores.
+
+        Memory is that of a block and of the scores.
+        """
+        totals, cells, top = np.zeros(len(self.share)), 0, 1.0
+        for block in blocks():
+            totals += column_means(block) * block.shape[0]
+            cells, top = cells + block.shape[0], max(top, float(block.sum(axis=1).max()))
+        if not cells:
+            return np.zeros((0, self.loadings.shape[1]), dtype=np.float32)
+        few = cells < FEW
+        residual = Residual.from_share("pearson", self.share, top) if few else Residual.fit("pearson", totals, top=top)
+        nothing = np.zeros(len(self.share), dtype=np.float32)
+        placed = [ResidualMatrix(*residual.split(block), nothing).dot(self.loadings) for block in blocks()]
+        scores = np.concatenate(placed).astype(np.float64)
+        center = self.center.astype(np.float64) @ self.loadings if few else scores.mean(axis=0)
+        return (scores - center).astype(np.float32)
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """All that was learned."""

@@ -11,6 +11,20 @@ import typer
 from syncyte.cli import options
 
 
+Candidates = Annotated[
+    Path | None,
+    typer.Option("--candidates", metavar="FILE", help="Types that may be answers, one a line; or the word 'all'."),
+]
+UnseenShare = Annotated[
+    float | None,
+    typer.Option(
+        "--unseen-share",
+        metavar="P",
+        help="Share of cells expected to be of types of no training cell (--zero-shot; 0.5 where not given).",
+    ),
+]
+
+
 class Method(StrEnum):
     """How ``annotate`` learns the labels of the reference."""
 
@@ -86,10 +100,7 @@ def annotate(
     zero_shot: Annotated[
         bool, typer.Option("--zero-shot", help="By words, with a scmmgpt run: types it never saw may be answers.")
     ] = False,
-    candidates: Annotated[
-        Path | None,
-        typer.Option("--candidates", metavar="FILE", help="Types that may be answers, one a line; or the word 'all'."),
-    ] = None,
+    candidates: Candidates = None,
     tissue: Annotated[
         str | None, typer.Option("--tissue", metavar="NAME", help="Only types that are usual there, such as blood.")
     ] = None,
@@ -97,6 +108,7 @@ def annotate(
         str | None, typer.Option("--by", metavar="KEY", help="obs column of clusters answered as one (--zero-shot).")
     ] = None,
     smooth: Annotated[bool, typer.Option("--smooth", help="Mix each cell with its neighbours (--zero-shot).")] = False,
+    unseen_share: UnseenShare = None,
     method: Annotated[Method, typer.Option("--method", help="Frozen probe, LoRA or full fine-tuning.")] = Method.auto,
     threshold: Annotated[
         float | None,
@@ -236,6 +248,9 @@ def evaluate(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure a run on held-out cells beside the baselines: report.html and report.json.
+
+    A scmmgpt run is also asked in words: types by every way it tells them, wordings of the same question, retrieval
+    of texts and cells beside chance, descriptions beside templates, cells from texts beside real ones, searches.
 
     With --genome, where the reference has genes, gene activity is among them. Where the run knows regions, those most
     specific for each cell type and those that move genes are listed too: top_regions.csv and gene_regions.csv.

@@ -23,7 +23,6 @@ from torch.nn.utils import parametrize
 from syncyte.data.cells import Cells
 from syncyte.data.load import Loader
 from syncyte.data.sample import BlockSampler
-from syncyte.errors import MissingExtraError
 from syncyte.models.cell import CellModel
 from syncyte.objectives.masked import augment
 from syncyte.tasks.labelled import Labelled
@@ -127,10 +126,8 @@ class Labeller(nn.Module):
 
 def _adapt_backbone(backbone: nn.Module) -> None:
     """Put LoRA layers into attention and experts, in place."""
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise MissingExtraError("peft", "lora", "method='lora'") from error
+    from peft import LoraConfig, inject_adapter_in_model
+
     target = r".*(query|key_value|outward|experts\.\w+\.[03])"
     inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=target), backbone)
 

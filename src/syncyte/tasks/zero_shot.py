@@ -12,6 +12,7 @@ Leaves out: labels from a reference (``annotate``).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from syncyte.baselines.genewise import Blocks
 from syncyte.data.cells import Cells
 from syncyte.errors import ConfigError, DataError, unknown
 from syncyte.genome.ontology import canonical_id
@@ -29,7 +31,7 @@ from syncyte.words import answer as answers
 from syncyte.words.answer import NO_ANSWER, answer
 from syncyte.words.labels import read_labels
 from syncyte.words.map import LabelMapper
-from syncyte.words.markers import score_markers
+from syncyte.words.markers import score_marker_blocks
 from syncyte.words.terms import term_vectors
 from syncyte.words.zero_shot import ZeroShot
 
@@ -60,15 +62,24 @@ def type_cells(
             raise ConfigError("--by answers clusters as one and --smooth mixes neighbours; give one of them.")
     if not 0 <= threshold <= 1:
         raise ConfigError(f"threshold is {threshold}; it is a probability between 0 and 1.")
+    if not 0 < unseen_share < 1:
+        raise ConfigError(f"unseen_share is {unseen_share}; it must lie between 0 and 1, for instance 0.5.")
     asked = run.ask(cells)
+    have = np.flatnonzero(asked.cells.present(run.modality))
+    if not len(have):
+        raise DataError("There are no cells to type.")
+    measured = replace(asked, cells=asked.cells.take(have))
     more, notes = find_candidates(run, candidates, tissue, asked)
-    chance, classes, told = class_chances(run, asked, more, unseen_share=unseen_share, seed=seed)
+    some, classes, told = class_chances(run, measured, more, unseen_share=unseen_share, seed=seed)
     notes = [*asked.notes, *notes, *told]
     if by is not None:
-        chance = smooth_clusters(chance, cells, by)
+        some = smooth_clusters(some, cells.take(have), by)
     elif smooth:
-        chance = smooth_neighbors(run, asked, chance)
-    return _result(run, cells, asked, chance, classes, threshold, notes, {"by": by, "smooth": smooth, "tissue": tissue})
+        some = smooth_neighbors(run, measured, some)
+    chance = np.zeros((len(cells), len(classes)))
+    chance[have] = some
+    settings = {"by": by, "smooth": smooth, "tissue": tissue, "unseen_share": unseen_share}
+    return _result(run, cells, asked, chance, classes, threshold, notes, settings)
 
 
 def find_candidates(
@@ -122,7 +133,8 @@ def class_chances(
 ) -> tuple[NDArray[np.float64], tuple[str, ...], list[str]]:
     """``(n, t)`` probabilities of the classes of training and of further ones, the classes, and notes.
 
-    Where there is nothing further the classifier of the run answers by itself.
+    All cells must have been measured; their counts are read in blocks. Where there is nothing further the classifier of
+    the run answers by itself.
     """
     own = tuple(dict.fromkeys(run.classes))
     classes = (*own, *(key for key in more if key not in own))
@@ -136,19 +148,19 @@ def class_chances(
     reference = run.trained.tables["reference"]
     types = np.array([run.term(label) for label in reference["type"].astype(str)])
     keys = list(run.markers.genes)
-    places, counts = run.trained.arrays["reference.places"], run.counts(asked)
+    places, blocks = run.trained.arrays["reference.places"], blocks_of(run, asked)
     stored = run.trained.arrays["reference.markers"].astype(np.float64)
     known = np.zeros((len(places), len(classes)))
     for column, key in enumerate(classes):
         if key in keys:
             known[:, column] = stored[:, keys.index(key)]
     genes = run.trained.vocabularies[run.modality].index.astype(str)
-    scores = score_markers(counts, genes, classes, run.markers)
+    scores = score_marker_blocks(blocks, genes, classes, run.markers)
     if scores.warning:
         notes.append(scores.warning)
     notes += [missing] if missing else []
     model = ZeroShot(classes, vectors, unseen_share=unseen_share, seed=seed).fit(places, types, known)
-    chance = model.predict(run.space.transform(counts), scores.values)
+    chance = model.predict(run.space.transform_blocks(blocks), scores.values)
     seen = np.arange(len(own))
     total = chance[:, seen].sum(axis=1, keepdims=True)
     chance[:, seen] = total * supervised  # which of the seen ones is told better by all genes
@@ -161,6 +173,11 @@ def _merged(chance: NDArray[np.float64], names: Sequence[str], classes: Sequence
     return chance @ member
 
 
+def blocks_of(run: WordRun, asked: Asked) -> Blocks:
+    """Counts of the measured cells, some at a time."""
+    return lambda: (counts for _, counts in asked.cells.blocks(run.modality))
+
+
 def smooth_clusters(chance: NDArray[np.float64], cells: Cells, by: str) -> NDArray[np.float64]:
     """One answer for all cells of a cluster."""
     return answers.smooth(chance, cells.column(by).astype(str).to_numpy(), 1.0)
@@ -170,7 +187,7 @@ def smooth_neighbors(run: WordRun, asked: Asked, chance: NDArray[np.float64]) ->
     """Half of the cell's own answer, half of the mean of its neighbours' in the space of the run."""
     from sklearn.neighbors import NearestNeighbors
 
-    places = run.space.transform(run.counts(asked))
+    places = run.space.transform_blocks(blocks_of(run, asked))
     count = min(NEIGHBORS + 1, len(places))
     near = NearestNeighbors(n_neighbors=count).fit(places).kneighbors(places, return_distance=False)
     return 0.5 * chance + 0.5 * chance[near].mean(axis=1)
@@ -186,8 +203,6 @@ def _result(
     notes: list[str],
     settings: dict[str, Any],
 ) -> Result:
-    if not len(cells):
-        raise DataError("There are no cells to type.")
     have = asked.cells.present(run.modality)
     terms = None if run.ontology is None else run.ontology.active
     names = {key: run.name(key) for key in classes}

@@ -32,6 +32,14 @@ LISTS = ("synonyms", "ancestors", "markers")  # slots with several values
 LISTED = 3  # values of a list that a caption names
 UNKNOWN = "cell"  # how a cell without a type is called
 _FIELD = re.compile(r"\{(\w+)\}")
+_ARTICLE = re.compile(r"\b([Aa]) $")
+_AN = re.compile(r"\b[Aa]n ")
+_A_TYPE = re.compile(r"\b([Aa]) \{type\}")
+_SOUNDS = re.compile(r"[aeio]|u(?!ni(?![mn])|r[eio]|t[eio]|s[eu])", re.IGNORECASE)  # how words that take "an" begin
+_SOUNDS_NOT = re.compile(r"eu|one\b|once\b|ewe", re.IGNORECASE)
+_SPELLED = re.compile(
+    r"(?:[AEFHILMNORSX]|(?=[FHLMNRSX])[B-DF-HJ-NP-TV-Z]{2,})(?![^\W\d_])"
+)  # letter by letter: an NK cell
 _CONTROL = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 
 # Bare fields; values lose the bar, so it can always be read back.
@@ -103,6 +111,13 @@ def write_captions(
     return [_written(_slots(item, terms, markers or {}, drop, rng), wording, rng) for item in facts]
 
 
+def with_article(before: str, value: str) -> str:
+    """Words before a value, "an" for a last "a" where the value sounds so: an erythrocyte, an NK cell, a B cell."""
+    spelled = _SPELLED.match(value)
+    sounds = bool(_SOUNDS.match(value)) and not _SOUNDS_NOT.match(value)
+    return _ARTICLE.sub(r"\1n ", before) if spelled or sounds else before
+
+
 def parse_caption(text: str) -> dict[str, str | tuple[str, ...]]:
     """Read the slots that a caption states; none where the text is none of the known wordings.
 
@@ -112,12 +127,13 @@ def parse_caption(text: str) -> dict[str, str | tuple[str, ...]]:
     bare = _parse_bare(clean)
     if bare is not None:
         return bare
-    for sentences in _read_as():
+    an = _AN.search(clean) is not None
+    for sentences in _read_as(an):
         whole = _parse_wording(clean, sentences)
         if whole is not None:
             return _values(whole)
     found: dict[str, str] = {}
-    for pattern in _loose():
+    for pattern in _loose(an):
         for match in pattern.finditer(clean):
             for key, value in match.groupdict().items():
                 found.setdefault(key, value)
@@ -209,7 +225,10 @@ def _written(slots: dict[str, str | tuple[str, ...]], wording: int | None, rng: 
 def _filled(sentence: str, slots: Slots) -> str:
     """Values put in the places of their fields; they are never read as patterns themselves."""
     parts = _FIELD.split(sentence)
-    return "".join(_shown(slots[part]) if place % 2 else part for place, part in enumerate(parts))
+    for place in range(1, len(parts), 2):
+        parts[place] = _shown(slots[parts[place]])
+        parts[place - 1] = with_article(parts[place - 1], parts[place])
+    return "".join(parts)
 
 
 def _shown(value: str | tuple[str, ...]) -> str:
@@ -272,8 +291,14 @@ def wordings() -> tuple[tuple[str, ...], ...]:
 
 
 @cache
-def _read_as() -> tuple[tuple[_Sentence, ...], ...]:
-    return tuple(tuple(map(_Sentence.of, wording)) for wording in wordings())
+def _read_as(an: bool) -> tuple[tuple[_Sentence, ...], ...]:
+    """Every wording; with ``an`` each again, "an" before the type where it has "a"."""
+    ways = [(one, tuple(map(_with_an, one))) if an else (one,) for one in wordings()]
+    return tuple(tuple(map(_Sentence.of, wording)) for way in ways for wording in dict.fromkeys(way))
+
+
+def _with_an(sentence: str) -> str:
+    return _A_TYPE.sub(r"\1n {type}", sentence)
 
 
 def _parse_wording(text: str, sentences: Sequence[_Sentence]) -> dict[str, str] | None:
@@ -296,9 +321,10 @@ def _parse_wording(text: str, sentences: Sequence[_Sentence]) -> dict[str, str] 
 
 
 @cache
-def _loose() -> tuple[re.Pattern[str], ...]:
+def _loose(an: bool) -> tuple[re.Pattern[str], ...]:
     """Single sentences, those with most fixed words first; a value ends before a full stop."""
-    every = sorted({text for wording in wordings() for text in wording}, key=lambda text: (-len(text), text))
+    known = [text for wording in wordings() for text in wording]
+    every = sorted({*known, *(map(_with_an, known) if an else ())}, key=lambda text: (-len(text), text))
     made = []
     for text in every:
         parts = _FIELD.split(text)

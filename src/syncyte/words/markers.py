@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from syncyte.baselines.genewise import Blocks
 from syncyte.baselines.prediction import column_means, log_cp10k
 from syncyte.errors import DataError, GenomeError
 from syncyte.genome.genes import map_genes
@@ -175,13 +176,9 @@ def score_markers(
             "at least one cell and one name a column are needed."
         )
     scaled = log_cp10k(counts)
-    if like is None:
-        mean = column_means(scaled)
-        spread = np.sqrt(np.maximum(column_means(scaled.multiply(scaled).tocsr()) - mean**2, 0.0))
-    else:
-        mean, spread = like.mean, like.spread
-        if len(mean) != len(names):
-            raise DataError(f"The other scores are of {len(mean):,} genes, these counts have {len(names):,}.")
+    mean, spread = _moments([scaled]) if like is None else (like.mean, like.spread)
+    if len(mean) != len(names):
+        raise DataError(f"The other scores are of {len(mean):,} genes, these counts have {len(names):,}.")
     values, columns = np.zeros((counts.shape[0], len(terms))), scaled.tocsc()
     finder = _Finder(names, (gene for term in terms for gene in table.of(term)), reference)
     used, missing = {}, []
@@ -195,6 +192,43 @@ def score_markers(
             missing.append(term)
     warning = _warning(missing, table)
     return MarkerScores(values, tuple(terms), used, tuple(missing), mean, spread, warning)
+
+
+def score_marker_blocks(
+    blocks: Blocks,
+    genes: Iterable[str],
+    terms: Sequence[str],
+    table: MarkerTable | None = None,
+    *,
+    reference: Reference | None = None,
+) -> MarkerScores:
+    """``score_markers`` of counts that come in blocks of cells, twice over: for the statistics, then for scores.
+
+    Memory is that of a block and of the scores.
+
+    Raises
+    ------
+    DataError
+        As ``score_markers``.
+    """
+    names = [str(gene) for gene in genes]
+    mean, spread = _moments(log_cp10k(block) for block in blocks())
+    like = MarkerScores(np.zeros((0, len(terms))), tuple(terms), {}, (), mean, spread)
+    found = [score_markers(block, names, terms, table, reference=reference, like=like) for block in blocks()]
+    if not found:
+        raise DataError("There are no cells to score by markers; give one at least.")
+    return replace(found[0], values=np.concatenate([scores.values for scores in found]))
+
+
+def _moments(blocks: Iterable[sp.csr_matrix]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and spread of every column over all blocks; of no block none."""
+    total, squares, cells = np.zeros(0), np.zeros(0), 0
+    for block in blocks:
+        sums = (column_means(block) * block.shape[0], column_means(block.multiply(block).tocsr()) * block.shape[0])
+        total, squares = (sums[0], sums[1]) if not cells else (total + sums[0], squares + sums[1])
+        cells += block.shape[0]
+    mean = total / max(cells, 1)
+    return mean, np.sqrt(np.maximum(squares / max(cells, 1) - mean**2, 0.0))
 
 
 def known_names(gene: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from syncyte.words.captions import SLOTS, plain, wordings
+from syncyte.words.captions import SLOTS, plain, with_article, wordings
 
 FIELDS = ("type", "tissue", "disease", "stage", "condition")  # what is said first, in this order
 SAY = "<say>"
@@ -74,7 +74,10 @@ def fill_spoken(sentence: str, slots: Mapping[str, str | Sequence[str]]) -> str:
         if not names or any(not slots.get(name) for name in names):
             continue
         pieces = _MARK.split(part)
-        kept.append("".join(_shown(slots[piece]) if place % 2 else piece for place, piece in enumerate(pieces)))
+        for place in range(1, len(pieces), 2):
+            pieces[place] = _shown(slots[pieces[place]])
+            pieces[place - 1] = with_article(pieces[place - 1], pieces[place])
+        kept.append("".join(pieces))
     return " ".join(kept)
 
 
