@@ -71,6 +71,7 @@ def train(
     text_key: str | None = None,
     ontology: Any = None,
     markers: Any = None,
+    encoder: Any = None,
     validation: str | Sequence[str] | None = None,
     settings: Sequence[str] = (),
     resume: bool = False,
@@ -101,6 +102,8 @@ def train(
     text_key, ontology, markers
         Of ``scmmgpt``: column with your own text about each cell, file of the Cell Ontology, table of markers instead
         of the embedded one.
+    encoder
+        Of ``scmmgpt``: an earlier run, or a published gene transformer, that reads the cells too; copied into the run.
     settings
         Changes of single settings, ``"stages.rna.epochs=5"``.
     """
@@ -111,7 +114,7 @@ def train(
     cells = open_data(data, modality, genome, layer, force)
     keys: dict[str, Any] = {"batch_key": batch_key, "label_key": label_key, "validation": validation}
     keys |= {"condition_keys": (condition_keys,) if isinstance(condition_keys, str) else tuple(condition_keys)}
-    keys |= {"features": read_features(features), **read_words(recipe, text_key, ontology, markers)}
+    keys |= {"features": read_features(features), **read_words(recipe, text_key, ontology, markers, encoder)}
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "device": device, "seed": seed, "quiet": quiet}
     train_recipe(config, cells, Path(out), command=_command(), **keys, **how)
     return load(out, device=device)

@@ -18,21 +18,26 @@ if TYPE_CHECKING:
     from syncyte.tasks.trained import Trained
 
 
-def read_words(recipe: str, text_key: str | None, ontology: Any, markers: Any) -> dict[str, Any]:
+def read_words(recipe: str, text_key: str | None, ontology: Any, markers: Any, encoder: Any = None) -> dict[str, Any]:
     """What a training of words is given, read; refused for recipes that would pass it over."""
     from syncyte.genome.ontology import Ontology
     from syncyte.genome.ontology_files import read_ontology
     from syncyte.recipes import recipes
     from syncyte.words.markers import MarkerTable, read_markers
 
-    given = {"--text-key": text_key, "--ontology": ontology, "--markers": markers}
+    given = {"--text-key": text_key, "--ontology": ontology, "--markers": markers, "--encoder": encoder}
     named = [name for name, value in given.items() if value is not None]
     if named and "describe" not in recipes[recipe].tasks:
         able = ", ".join(name for name, one in recipes.items() if "describe" in one.tasks)
         raise ConfigError(f"The recipe {recipe} knows no words: leave out {' and '.join(named)}, or train {able}.")
     known = ontology if ontology is None or isinstance(ontology, Ontology) else read_ontology(ontology)
     table = markers if markers is None or isinstance(markers, MarkerTable) else read_markers(markers)
-    return {"text_key": text_key, "ontology": known, "markers": table}
+    beside = None
+    if encoder is not None:
+        from syncyte.tasks.encoders import open_encoder
+
+        beside = open_encoder(encoder, "cpu")  # every process moves it to where it computes
+    return {"text_key": text_key, "ontology": known, "markers": table, "encoder": beside}
 
 
 def type_by_words(

@@ -110,6 +110,7 @@ def test_train_with_everything(calls):
                 "text_key": None,
                 "ontology": None,
                 "markers": None,
+                "encoder": None,
                 "validation": ["09A", "09B"],
                 "settings": ("a.b=c", "d=1"),
                 "resume": True,

@@ -52,6 +52,12 @@ class GeneClassifier:
         Inverse of the L2 penalty, as in scikit-learn.
     seed
         Of folds and of what is left out of many cells.
+
+    Attributes
+    ----------
+    rows, fold, left_out
+        After ``fit``: which cells were learned from, the fold of each, and what the other folds said of it, ``(n, c)``
+        before any temperature (NaN where they could not). Not kept in ``arrays``.
     """
 
     def __init__(self, balance: float = 0.75, strength: float = 0.003, seed: int = 0) -> None:
@@ -84,11 +90,11 @@ class GeneClassifier:
             raise DataError(
                 f"All cells have the label {str(names[0])!r}; two are needed at least." if len(names) else "No cell."
             )
-        rows = self._some(names)
+        self.rows = rows = self._some(names)
         counts, names = counts[rows], names[rows]
         self.classes = np.unique(names)
-        fold = self._folds(names, None if groups is None else np.asarray(groups).astype(str)[rows])
-        self._calibrate(counts, names, fold)
+        self.fold = self._folds(names, None if groups is None else np.asarray(groups).astype(str)[rows])
+        self._calibrate(counts, names, self.fold)
         self._learn(counts, names)
         return self
 
@@ -220,6 +226,7 @@ class GeneClassifier:
                 continue
             self._learn(counts[~inside], names[~inside])
             chance[inside] = self.predict(counts[inside])
+        self.left_out = chance
         known = ~np.isnan(chance).any(axis=1)
         if not known.any():
             return

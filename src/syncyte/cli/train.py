@@ -29,6 +29,14 @@ TextKey = Annotated[
     str | None, typer.Option("--text-key", metavar="KEY", help="obs column with your own text about a cell.")
 ]
 Markers = Annotated[Path | None, typer.Option("--markers", metavar="TABLE", help="Marker genes of types, for scmmgpt.")]
+Encoder = Annotated[
+    Path | None,
+    typer.Option(
+        "--encoder",
+        metavar="FOLDER",
+        help="An earlier run, or a published gene transformer, that reads the cells beside scmmgpt's own encoder.",
+    ),
+]
 Validation = Annotated[
     list[str] | None,
     typer.Option("--validation", metavar="VALUE", help="Technical batch held out for early stopping (repeatable)."),
@@ -53,6 +61,7 @@ def train(
     text_key: TextKey = None,
     ontology: options.OntologyFile = None,
     markers: Markers = None,
+    encoder: Encoder = None,
     validation: Validation = None,
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
@@ -75,6 +84,7 @@ def train(
     syncyte train clm_access store --out run --preset small --batch-key batch
     syncyte train scldm train.h5ad --out run --label-key cell_type --condition-keys condition donor
     syncyte train scmmgpt cells.h5ad --out run --label-key cell_type --ontology cl.json.zst --text-key description
+    syncyte train scmmgpt cells.h5mu --out run --label-key cell_type --encoder clm_x_run
     syncyte train clm_x train.h5mu --out run --resume
     """
     values = options.plain(locals(), "settings", "condition_keys", "features")

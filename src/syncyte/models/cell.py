@@ -144,6 +144,11 @@ class CellModel(nn.Module):
             latent = latent + self.out(states[:, 0])
         return Encoded(latent, base, context, parts, states, valid)
 
+    @property
+    def state_width(self) -> int:
+        """Width of the token states; 0 without attention."""
+        return 0 if self.backbone is None else self.sizes.width
+
     def _attend(
         self,
         backbone: Multiway,

@@ -1,7 +1,8 @@
 """Words beside a set model: a reader of texts, a bridge from the tokens of cells, a matcher and a speaker.
 
 Cells and texts meet on one sphere. What a cell shows the bridge are its gene tokens and the states of the encoder's own
-queries, so nothing has to be squeezed through one vector first. Knows neither cell types nor genes by name.
+queries, so nothing has to be squeezed through one vector first; where a cell model that does not learn is given beside
+them, what it makes of a cell too. Knows neither cell types nor genes by name.
 Leaves out: tokenizers and sentences (``words``), what is learned (``objectives.words``).
 """
 
@@ -12,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from syncyte.config import Config
-from syncyte.nn.language import Adapter, Bridge, Matcher, Speaker, TextReader, likeness
+from syncyte.nn.language import Adapter, Bridge, Given, GivenReader, Matcher, Speaker, TextReader, likeness
 
 SAID = ".said"  # condition of a flow: the vector of a text
 
@@ -36,6 +37,8 @@ class WordSizes(Config):
         Width of a residual layer on the tokens of cells; 0 for none.
     sentence
         Width of the vectors of a sentence model that reads instead of the small transformer; 0 for none.
+    given, given_states
+        Widths of the vectors and token states of another encoder of cells; 0 for none.
     """
 
     pieces: int
@@ -50,6 +53,8 @@ class WordSizes(Config):
     deep: int = 3
     adapter: int = 0
     sentence: int = 0
+    given: int = 0
+    given_states: int = 0
 
 
 class Words(nn.Module):
@@ -78,6 +83,9 @@ class Words(nn.Module):
         )
         self.adapter = Adapter(inward, sizes.adapter) if sizes.adapter else None
         self.bridge = Bridge(inward, queries=sizes.queries, layers=1, shared=sizes.shared, **layers)
+        self.given: GivenReader | None = None
+        if sizes.given:
+            self.given = GivenReader(sizes.given, sizes.given_states, queries=sizes.queries, **layers)
         self.matcher = Matcher(sizes.shared, sizes.width)
         self.speaker = Speaker(sizes.pieces, length=sizes.spoken, inward=sizes.width, layers=sizes.deep, **layers)
         self.log_scale = nn.Parameter(torch.tensor(10.0).log())
@@ -90,10 +98,13 @@ class Words(nn.Module):
         return self.reader(pieces, grams, given)
 
     def show(
-        self, tokens: Float[Tensor, "b n e"], valid: Bool[Tensor, "b n"]
+        self, tokens: Float[Tensor, "b n e"], valid: Bool[Tensor, "b n"], given: Given | None = None
     ) -> tuple[Float[Tensor, "b q w"], Float[Tensor, "b q d"]]:
-        """States of the bridge's queries, and the vectors of cells."""
-        return self.bridge(tokens if self.adapter is None else self.adapter(tokens), valid)
+        """States of the bridge's queries, and the vectors of cells; ``given`` is what another encoder makes of them."""
+        if (self.given is None) != (given is None):
+            raise ValueError("Cells are shown with what another encoder makes of them where, and only where, it reads.")
+        start = None if self.given is None or given is None else self.given(given)
+        return self.bridge(tokens if self.adapter is None else self.adapter(tokens), valid, start)
 
     def scores(self, cells: Float[Tensor, "b q d"], texts: Float[Tensor, "t d"]) -> Float[Tensor, "b t"]:
         """Scaled likeness of cells and texts."""

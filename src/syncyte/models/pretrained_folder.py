@@ -45,13 +45,15 @@ def optional(package: str, purpose: str) -> Any:
         raise MissingExtraError(package.replace("_", "-"), extra, purpose) from error
 
 
-def check_complete(folder: str | os.PathLike[str], kind: str) -> Path:
+def check_complete(folder: str | os.PathLike[str], kind: str, *, tokenizer: bool = True) -> Path:
     """The folder of a model, once everything needed is seen to be there.
 
     Parameters
     ----------
     kind
         Class of transformers that opens it, for the command that converts a pickle.
+    tokenizer
+        Whether it must have one; models that do not read text have none.
 
     Raises
     ------
@@ -61,11 +63,12 @@ def check_complete(folder: str | os.PathLike[str], kind: str) -> Path:
         If files are missing, or the weights are there as pickles only.
     """
     folder = Path(folder).expanduser()
+    what = "text model" if tokenizer else "model"
     if not folder.is_dir():
-        raise ConfigError(f"There is no folder {folder}. Give the folder of a text model, with {CONFIG} in it.")
+        raise ConfigError(f"There is no folder {folder}. Give the folder of a {what}, with {CONFIG} in it.")
     pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
     missing = [] if (folder / CONFIG).is_file() else [CONFIG]
-    if not any((folder / name).is_file() for name in TOKENIZERS):
+    if tokenizer and not any((folder / name).is_file() for name in TOKENIZERS):
         missing.append(f"a tokenizer ({' or '.join(TOKENIZERS)})")
     if (folder / SHARDS).is_file():
         shards = sorted(set(read_json(folder / SHARDS).get("weight_map", {}).values()))
@@ -80,7 +83,7 @@ def check_complete(folder: str | os.PathLike[str], kind: str) -> Path:
         missing.append(f"weights ({WEIGHTS} or {SHARDS})")
     if missing:
         raise DataError(
-            f"{folder} is no complete text model. Missing: {'; '.join(missing)}. Copy the whole folder of the model."
+            f"{folder} is no complete {what}. Missing: {'; '.join(missing)}. Copy the whole folder of the model."
         )
     return folder
 
@@ -101,7 +104,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
 def read_config(folder: Path) -> Any:
     """Configuration of a model, as transformers has it."""
     transformers = optional("transformers", "A text model from a folder")
-    with _said(folder), quiet():
+    with said(folder), quiet():
         return transformers.AutoConfig.from_pretrained(folder, **LOCAL)
 
 
@@ -122,7 +125,7 @@ def read_model(folder: Path, config: Any, kind: str, dtype: torch.dtype) -> tupl
     """
     transformers = optional("transformers", "A text model from a folder")
     opening = {"config": config, "dtype": dtype, "use_safetensors": True, "output_loading_info": True, **LOCAL}
-    with _said(folder), quiet():
+    with said(folder), quiet():
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
         model, report = getattr(transformers, kind).from_pretrained(folder, **opening)
     # the pooler of BERT is for another purpose, and not used
@@ -182,7 +185,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _said(folder: Path) -> Iterator[None]:
+def said(folder: Path) -> Iterator[None]:
     """Turn a failure to open a model into a sentence that names its folder."""
     from safetensors import SafetensorError
 
@@ -191,6 +194,6 @@ def _said(folder: Path) -> Iterator[None]:
     except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise DataError(
-            f"The text model in {folder} cannot be opened ({type(error).__name__}: {reason}). Copy the folder again, "
+            f"The model in {folder} cannot be opened ({type(error).__name__}: {reason}). Copy the folder again, "
             "or give one whose architecture the installed transformers knows."
         ) from error

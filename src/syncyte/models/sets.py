@@ -24,6 +24,7 @@ from syncyte.config import Config
 from syncyte.models.conditions import Attribute, ConditionCoder
 from syncyte.models.language import SAID, Words, WordSizes
 from syncyte.models.latent_flow import FlowSizes, LatentFlow
+from syncyte.nn.language import Given
 from syncyte.nn.likelihood import likelihoods, negative_binomial, zero_inflated
 from syncyte.nn.resample import AskBlock, MergeValues, Pool, Unpool
 from syncyte.types import Encoded, Tokens, Visible
@@ -251,21 +252,27 @@ class SetModel(nn.Module):
     def encode(
         self, tokens: Mapping[str, Tokens], visible: Mapping[str, Visible], *, token_states: bool = False
     ) -> Encoded:
-        """Code of cells: its mean; depth beside it, zero where the cell has no such counts."""
-        del token_states
+        """Code of cells: its mean; depth beside it, zero where the cell has no such counts; token states if asked."""
         name = self.names[0]
         mean, _, total = self.encoder(tokens[name])
         seen = visible[name].whole.to(mean.dtype)
         latent = mean * seen[:, None]
         depth = (total.clamp_min(1).log() - self.flow.mean[-1]) / self.flow.sd[-1] * seen
         rich = (torch.bincount(tokens[name].cell, minlength=len(mean)).clamp_min(1)).log() * seen
-        return Encoded(latent, latent, torch.stack([depth, rich], dim=1)[:, None], {name: latent})
+        states, valid = self.encoder.states(tokens[name]) if token_states else (None, None)
+        context = torch.stack([depth, rich], dim=1)[:, None]
+        return Encoded(latent, latent, context, {name: latent}, states, valid)
 
-    def show(self, tokens: Tokens) -> tuple[Float[Tensor, "b q w"], Float[Tensor, "b q d"]]:
+    @property
+    def state_width(self) -> int:
+        """Width of the token states."""
+        return self.encoder.state_width
+
+    def show(self, tokens: Tokens, given: Given | None = None) -> tuple[Float[Tensor, "b q w"], Float[Tensor, "b q d"]]:
         """What the queries of the bridge read of cells, and the vectors of cells among texts."""
         if self.words is None:
             raise ValueError("This model has no part for words.")
-        return self.words.show(*self.encoder.states(tokens))
+        return self.words.show(*self.encoder.states(tokens), given)
 
     def log_shares(
         self, latent: Float[Tensor, "b z"], features: Int[Tensor, "f"] | None = None, *, within: bool = False

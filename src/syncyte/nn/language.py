@@ -3,11 +3,14 @@
 The reader adds up two views of a text: a small transformer over its pieces, and a bag of its words and runs of letters
 (hashed), which makes names match by spelling from the first step. The bridge reads the tokens of a cell with learned
 queries (Q-Former of Li et al. 2023, without its language model). The speaker is a causal transformer whose first
-places are the cell. Knows no biology. Leaves out: tokenizers (``words``), losses (``objectives.words``), pretrained
-language models (``models.pretrained``).
+places are the cell. What another encoder makes of a cell can be read beside its tokens (``GivenReader``).
+Knows no biology. Leaves out: tokenizers (``words``), losses (``objectives.words``), pretrained language models
+(``models.pretrained``).
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -91,6 +94,69 @@ class Adapter(nn.Module):
         return states + self.outward(self.inward(states))
 
 
+@dataclass(frozen=True)
+class Given:
+    """What another encoder, which does not learn, makes of cells.
+
+    Attributes
+    ----------
+    vector
+        ``(b, v)`` one vector a cell.
+    states, valid
+        ``(b, n, e)`` states of its tokens and ``(b, n)`` which there are; None where it has no tokens.
+    """
+
+    vector: Tensor
+    states: Tensor | None = None
+    valid: Tensor | None = None
+
+
+class GivenReader(nn.Module):
+    """What another encoder makes of cells as a residual on the queries of a bridge; it begins at zero.
+
+    Parameters
+    ----------
+    vector, states
+        Widths of its vectors, and of its token states (0: it has none).
+    queries, width, heads
+        Of the bridge.
+    narrow
+        Width between the vector and the queries.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, vector: int, states: int, *, queries: int, width: int, heads: int, narrow: int = 64, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(vector))
+        self.register_buffer("scale", torch.ones(vector))
+        self.shape = (queries, width)
+        self.inward = nn.Sequential(nn.Linear(vector, narrow), nn.GELU(), nn.Dropout(dropout))
+        self.outward = nn.Linear(narrow, queries * width)
+        nn.init.zeros_(self.outward.weight)
+        nn.init.zeros_(self.outward.bias)
+        self.ask: AskBlock | None = None
+        if states:
+            self.tokens = nn.Sequential(nn.LayerNorm(states), nn.Linear(states, width))
+            self.queries = nn.Parameter(torch.randn(queries, width) / width**0.5)
+            self.ask = AskBlock(width, heads, zero=True)
+
+    def standardise(self, vector: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
+        """Vectors on the scale of training cells; nothing stands far out."""
+        return ((vector - self.mean) / self.scale).clamp(-8.0, 8.0)
+
+    def forward(self, given: Given) -> Float[Tensor, "b q w"]:
+        """What is added to the queries."""
+        found = self.outward(self.inward(self.standardise(given.vector))).view(-1, *self.shape)
+        if self.ask is None or given.states is None:
+            return found
+        asked = self.queries.expand(len(found), -1, -1)
+        return found + self.ask(asked, self.tokens(given.states), given.valid) - asked
+
+
 class Bridge(nn.Module):
     """Tokens of a cell to a few query vectors in the space of texts.
 
@@ -112,10 +178,13 @@ class Bridge(nn.Module):
         self.out = nn.Linear(width, shared)
 
     def forward(
-        self, tokens: Float[Tensor, "b n e"], valid: Bool[Tensor, "b n"]
+        self,
+        tokens: Float[Tensor, "b n e"],
+        valid: Bool[Tensor, "b n"],
+        start: Float[Tensor, "b q w"] | None = None,
     ) -> tuple[Float[Tensor, "b q w"], Float[Tensor, "b q d"]]:
-        """States of the queries, and their vectors of length one."""
-        states = self.norm(self.pool(self.inward(tokens), valid))
+        """States of the queries, and their vectors of length one; ``start`` is added to the queries first."""
+        states = self.norm(self.pool(self.inward(tokens), valid, start))
         return states, F.normalize(self.out(states), dim=2)
 
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from syncyte.models.language import Words
 from syncyte.models.sets import SetModel
-from syncyte.nn.language import PAD, likeness
+from syncyte.nn.language import PAD, Given, likeness
 from syncyte.types import Batch, Loss
 
 
@@ -57,6 +57,36 @@ class Texts:
         """Group of each cell, and which of its texts is drawn."""
         which = torch.randint(self.pieces.shape[1], (len(rows),), generator=generator, device=generator.device)
         return self.group[rows], which.cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What another encoder makes of all cells, on disk.
+
+    Attributes
+    ----------
+    vector
+        ``(cells, v)`` one vector each.
+    states
+        ``(cells, n, e)`` states of its tokens; None where it has none.
+    count
+        ``(cells,)`` how many of them a cell has, from the first one on.
+    """
+
+    vector: NDArray[np.float32]
+    states: NDArray[np.float16] | None = None
+    count: NDArray[np.int64] | None = None
+
+    def read(self, rows: NDArray[np.int64], device: torch.device) -> Given:
+        """Of some cells, as the model takes it."""
+        vector = torch.from_numpy(np.asarray(self.vector[rows])).to(device)
+        if self.states is None or self.count is None:
+            return Given(vector)
+        count = np.asarray(self.count[rows])
+        longest = max(int(count.max(initial=0)), 1)
+        states = torch.from_numpy(np.asarray(self.states[rows, :longest])).to(device).float()
+        valid = torch.from_numpy(np.arange(longest) < count[:, None]).to(device)
+        return Given(vector, states, valid)
 
 
 @dataclass(frozen=True)
@@ -113,16 +143,19 @@ class Told:
     which: NDArray[np.int64]
 
 
-def tell(model: SetModel, batch: Batch, modality: str, texts: Texts, generator: torch.Generator) -> Told | None:
+def tell(
+    model: SetModel, batch: Batch, modality: str, texts: Texts, generator: torch.Generator, seen: Seen | None = None
+) -> Told | None:
     """Draw a text for every cell that has any, and read the cells; None where no cell has."""
-    words = words_of(model)
-    groups, which = texts.draw(batch.rows.cpu().numpy(), generator)
+    words, rows = words_of(model), batch.rows.cpu().numpy()
+    groups, which = texts.draw(rows, generator)
     known = np.flatnonzero(groups >= 0)
     if not len(known):
         return None
     states, valid = model.encoder.states(batch.tokens[modality])
     chosen = torch.from_numpy(known).to(states.device)
-    return Told(words, *words.show(states[chosen], valid[chosen]), groups[known], which[known])
+    given = None if seen is None else seen.read(rows[known], states.device)
+    return Told(words, *words.show(states[chosen], valid[chosen], given), groups[known], which[known])
 
 
 def nothing(words: Words, name: str) -> Loss:
@@ -144,15 +177,19 @@ class Align(nn.Module):
         The loss over pairs, for small minibatches, instead of the one over rows and columns.
     match
         Weight of the matcher; 0 leaves it out.
+    seen
+        What another encoder makes of all cells; None without one.
     """
 
-    def __init__(self, modality: str, texts: Texts, *, sigmoid: bool = False, match: float = 0.5) -> None:
+    def __init__(
+        self, modality: str, texts: Texts, *, sigmoid: bool = False, match: float = 0.5, seen: Seen | None = None
+    ) -> None:
         super().__init__()
-        self.modality, self.texts, self.sigmoid, self.match = modality, texts, sigmoid, match
+        self.modality, self.texts, self.sigmoid, self.match, self.seen = modality, texts, sigmoid, match, seen
 
     def forward(self, model: SetModel, batch: Batch, generator: torch.Generator) -> Loss:
         """Nats a cell."""
-        told = tell(model, batch, self.modality, self.texts, generator)
+        told = tell(model, batch, self.modality, self.texts, generator, self.seen)
         if told is None:
             return nothing(words_of(model), "contrast")
         words, cells = told.words, told.vectors
@@ -205,19 +242,19 @@ class Speak(nn.Module):
 
     Parameters
     ----------
-    modality, texts
+    modality, texts, seen
         See ``Align``.
     every
         One cell of so many speaks in a step: a sentence says more than its match, and costs more.
     """
 
-    def __init__(self, modality: str, texts: Texts, every: int = 4) -> None:
+    def __init__(self, modality: str, texts: Texts, every: int = 4, seen: Seen | None = None) -> None:
         super().__init__()
-        self.modality, self.texts, self.every = modality, texts, every
+        self.modality, self.texts, self.every, self.seen = modality, texts, every, seen
 
     def forward(self, model: SetModel, batch: Batch, generator: torch.Generator) -> Loss:
         """Nats a piece."""
-        told = tell(model, batch, self.modality, self.texts, generator)
+        told = tell(model, batch, self.modality, self.texts, generator, self.seen)
         if told is None:
             return nothing(words_of(model), "speak")
         some = slice(None, None, self.every)  # rows of a minibatch come in no order

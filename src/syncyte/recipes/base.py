@@ -29,6 +29,7 @@ from syncyte.modalities import Layout, Tokenizer, modalities
 from syncyte.models.assemble import CellSpec, describe_start, empty_model, fill_from_start
 from syncyte.models.cell import CellModel
 from syncyte.nn.region_head import RegionHead
+from syncyte.tasks.encoders import CellEncoder
 from syncyte.train.distributed import Worker
 from syncyte.train.plan import EpochLoader, StageConfig
 from syncyte.words.markers import MarkerTable
@@ -129,6 +130,7 @@ class Order:
     text_key: str | None = None
     ontology: Ontology | None = None
     markers: MarkerTable | None = None
+    encoder: CellEncoder | None = None
     validation: str | Sequence[str] | None = None
     resume: bool = False
     seed: int = 0

@@ -5,7 +5,8 @@ Paper -> parts: all token states of the cell encoder (``models.sets``), learned 
 from texts. Beyond the paper: every cell of a term is a positive of every text of it, both directions count, terms near
 by in the ontology count in part; texts are drawn from many wordings with fields left out; the speaker says values that
 can be checked and fills in genes that are there; cells are generated from the text alone, by the flow of ``scldm``
-under the vector of the text, never from a reference cell.
+under the vector of the text, never from a reference cell. Another cell encoder, an earlier run of any modalities or a
+published gene transformer, may be read beside the set model; it does not learn, a small adapter on it does.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ from syncyte.recipes import scldm
 from syncyte.recipes.base import Learn, Order, Recipe, recipes
 from syncyte.recipes.scldm import SAME
 from syncyte.recipes.train_sets import Added, Built, More, SetRecipe, prepare_sets
+from syncyte.recipes.word_encoder import Second
 from syncyte.recipes.word_memory import remember
 from syncyte.recipes.word_speaker import teach
 from syncyte.recipes.word_texts import Lexis, read_lexis, write_pairs, write_texts
 from syncyte.recipes.word_types import WordsConfig
+from syncyte.train.distributed import Worker
 from syncyte.train.plan import StageConfig
 from syncyte.words.markers import read_markers
 from syncyte.words.pieces import GRAMS
@@ -51,13 +54,16 @@ def prepare_words(recipe: Recipe, config: SetRecipe, cells: Cells, order: Order)
         cells.column(order.text_key)
     if config.words.speaker:
         check_complete(config.words.speaker, "AutoModelForCausalLM")
+    if config.words.states < 1:
+        raise ConfigError(f"words.states={config.words.states}: at least one state of the encoder is read of a cell.")
     return prepare_sets(recipe, config, cells, order, partial(_words, config, order))
 
 
-def _words(config: SetRecipe, order: Order, cells: Cells, split: Split, notes: list[str]) -> More:
+def _words(config: SetRecipe, order: Order, cells: Cells, whole: Cells, split: Split, notes: list[str]) -> More:
     """Texts, objectives, and what is kept."""
     words = config.words
     assert words is not None and order.label_key is not None
+    second = None if order.encoder is None else Second.of(order.encoder, whole, words.states, notes)
     lexis = read_lexis(
         words,
         cells,
@@ -73,27 +79,37 @@ def _words(config: SetRecipe, order: Order, cells: Cells, split: Split, notes: l
     reader = open_text_model(words.reader) if words.reader else None
     texts, pairs = write_texts(words, lexis, order.seed, reader), write_pairs(words, lexis, reader)
     name = cells.modalities[0]
-    shape = {key: getattr(words, key) for key in WordSizes.model_fields if key not in ("pieces", "grams", "sentence")}
+    shape = {key: getattr(words, key) for key in WordSizes.model_fields if key in type(words).model_fields}
+    del shape["pieces"]  # so many are asked for; how many there are is known now
     shape["sentence"] = 0 if reader is None else reader.width
+    if second is not None:
+        shape |= {"given": second.encoder.width, "given_states": second.encoder.states}
     sizes = WordSizes(pieces=len(lexis.pieces), grams=GRAMS, **shape)
-    objectives: dict[str, torch.nn.Module] = {
-        "align": Align(name, texts, sigmoid=words.sigmoid, match=words.match),
-        "speak": Speak(name, texts),
-        "read": Read(pairs),
-    }
+
+    def objectives(built: Built, run: Path, worker: Worker) -> dict[str, torch.nn.Module]:
+        seen = None if second is None else second.read(built, run, worker, order.quiet)
+        return {
+            "align": Align(name, texts, sigmoid=words.sigmoid, match=words.match, seen=seen),
+            "speak": Speak(name, texts, seen=seen),
+            "read": Read(pairs),
+        }
+
     if pairs is None:
         notes.append("Without an ontology the reader of texts learns from the texts of the cells alone.")
-    finish = partial(_finish, lexis=lexis, texts=texts, order=order)
+    finish = partial(_finish, lexis=lexis, texts=texts, order=order, second=second)
     return More(sizes, objectives, partial(_said, texts), finish)
 
 
-def _finish(built: Built, run: Path, *, lexis: Lexis, texts: Texts, order: Order) -> Added:
+def _finish(built: Built, run: Path, *, lexis: Lexis, texts: Texts, order: Order, second: Second | None) -> Added:
     """Teach a language model to speak, where one is named, and remember."""
-    words = built.config.words
+    words, seen = built.config.words, None if second is None else second.seen
     assert words is not None
     if words.speaker:
-        teach(built, lexis, texts.group, run, seed=order.seed, quiet=order.quiet)
-    return remember(built, lexis, order.batch_key, order.seed)
+        teach(built, lexis, texts.group, run, seen=seen, seed=order.seed, quiet=order.quiet)
+    added = remember(built, lexis, order.batch_key, order.seed, seen)
+    if second is not None:
+        added.facts["words"]["encoder"] = second.finish(run)
+    return added
 
 
 @torch.no_grad()

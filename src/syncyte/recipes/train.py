@@ -60,7 +60,8 @@ def train_recipe(
             f"The recipe {name} learns from {' and '.join(recipe.modalities)}; "
             f"the cells have {', '.join(cells.modalities) or 'none'}."
         )
-    cells = cells.only(known)
+    beside = () if order.encoder is None else order.encoder.modalities  # another encoder may read more
+    cells = cells.only([*known, *(name for name in beside if name in cells.modalities and name not in known)])
     if order.label_key is not None:
         cells.column(order.label_key)  # said now, not after the training
     learn = recipe.prepare(recipe, config, cells, order)

@@ -6,7 +6,7 @@ Left out: what all recipes do (``train``), the losses (``objectives.sets``) and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -137,7 +137,7 @@ class More:
     words
         Sizes of the part that knows words; None for none.
     objectives
-        More objectives by name.
+        Gives more objectives by name, for the built model, the RUN folder and this process.
     drawn
         Gives more conditions of the flow, see ``Codes.drawn``, once what comes before the flow is learned.
     finish
@@ -145,7 +145,7 @@ class More:
     """
 
     words: WordSizes | None = None
-    objectives: Mapping[str, torch.nn.Module] = field(default_factory=dict)
+    objectives: Callable[[Built, Path, Worker], Mapping[str, torch.nn.Module]] | None = None
     drawn: Callable[[SetModel], Callable[..., Mapping[str, torch.Tensor]]] | None = None
     finish: Callable[[Built, Path], Added] | None = None
 
@@ -171,21 +171,26 @@ def prepare_sets(
     config: SetRecipe,
     cells: Cells,
     order: Order,
-    more: Callable[[Cells, Split, list[str]], More] | None = None,
+    more: Callable[[Cells, Cells, Split, list[str]], More] | None = None,
 ) -> Learn:
-    """Check what can be checked before anything is written, and give what trains."""
+    """Check what can be checked before anything is written, and give what trains.
+
+    ``more`` is given the cells with the modality that is learned, the same cells with all they have, split and notes.
+    """
     notes: list[str] = []
     _check_sizes(config)
-    name = config.modality or cells.modalities[0]
-    if name not in cells.modalities:
-        raise ConfigError(f"modality={name!r} is not in the cells, which have {' and '.join(cells.modalities)}.")
-    if len(cells.modalities) > 1:
+    able = [name for name in recipe.modalities if name in cells.modalities]
+    name = config.modality or able[0]
+    if name not in able:
+        raise ConfigError(f"modality={name!r} is not in the cells, which have {' and '.join(able)}.")
+    if len(able) > 1:
         notes.append(f"{recipe.name} learns one modality: {name!r} here (--set modality=... chooses another).")
-    cells = cells.only([name])
+    whole = cells
     have = cells.present(name)
     if not have.all():
         notes.append(f"{int((~have).sum()):,} of {len(cells):,} cells have no {name!r} and are left out.")
-        cells = cells.take(np.flatnonzero(have))
+        whole = cells.take(np.flatnonzero(have))
+    cells = whole.only([name])
     keys = list(dict.fromkeys([*([order.label_key] if order.label_key else []), *order.condition_keys]))
     for key in keys:
         cells.column(key)
@@ -200,7 +205,7 @@ def prepare_sets(
     shares = Shares.of(cells.obs.iloc[split.train], attributes, order.seed)
     if not attributes:
         notes.append("No --label-key and no --condition-keys: cells can be generated, but not asked for.")
-    extra = More() if more is None else more(cells, split, notes)
+    extra = More() if more is None else more(cells, whole, split, notes)
     return partial(_learn, config, cells, order, split, coder, shares, notes, extra)
 
 
@@ -362,7 +367,8 @@ def set_objectives(built: Built, run: Path, worker: Worker) -> dict[str, torch.n
     how: dict[str, Any] = {"kl": config.kl, "thinning": config.thinning, "noise": config.noise, "some": config.decoded}
     elbo = CountElbo(name, warmup=round(config.warmup * length), **how)
     flow = FlowMatching(codes, each=config.each, every=config.every)
-    return {"elbo": elbo, "flow": flow, **built.more.objectives}
+    own: dict[str, torch.nn.Module] = {"elbo": elbo, "flow": flow}
+    return own if built.more.objectives is None else own | dict(built.more.objectives(built, run, worker))
 
 
 def _loader(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from syncyte.data.load import predict_batches
 from syncyte.meter import Meter
 from syncyte.models.pretrained_language import LanguageModel
-from syncyte.objectives.words import words_of
+from syncyte.objectives.words import Seen, words_of
 from syncyte.recipes.train_sets import Built
 from syncyte.recipes.word_texts import Lexis, spoken_texts
 from syncyte.train.folder import SPEAKER
@@ -26,9 +26,16 @@ MOST_CELLS = 20_000
 
 
 def teach(
-    built: Built, lexis: Lexis, group: NDArray[np.int64], run: Path, *, seed: int = 0, quiet: bool = False
+    built: Built,
+    lexis: Lexis,
+    group: NDArray[np.int64],
+    run: Path,
+    *,
+    seen: Seen | None = None,
+    seed: int = 0,
+    quiet: bool = False,
 ) -> None:
-    """Train and write ``RUN/speaker``.
+    """Train and write ``RUN/speaker``; ``seen`` is what another encoder makes of the cells.
 
     Raises
     ------
@@ -42,7 +49,7 @@ def teach(
     rng = np.random.default_rng([seed, 5])
     rows = built.split.train[group[built.split.train] >= 0]
     rows = np.sort(rng.permutation(rows)[:MOST_CELLS])
-    states, texts = _states(built, rows), spoken_texts(lexis, WORDINGS, config.drop, seed)
+    states, texts = _states(built, rows, seen), spoken_texts(lexis, WORDINGS, config.drop, seed)
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(learned, lr=RATE, weight_decay=0.0)
     model.train()
@@ -60,12 +67,13 @@ def teach(
 
 
 @torch.no_grad()
-def _states(built: Built, rows: NDArray[np.int64]) -> torch.Tensor:
+def _states(built: Built, rows: NDArray[np.int64], seen: Seen | None) -> torch.Tensor:
     """``(n, q, w)`` what the queries of the bridge have read of some cells."""
     model, name = built.model, built.spec.modality
     device = next(model.parameters()).device
     model.eval()
     found = []
     for batch in predict_batches(built.cells.take(rows), {name: built.tokenizer}, 512):
-        found.append(model.show(batch.to(device).tokens[name])[0].cpu())
+        given = None if seen is None else seen.read(rows[batch.rows.cpu().numpy()], device)
+        found.append(model.show(batch.to(device).tokens[name], given)[0].cpu())
     return torch.cat(found)

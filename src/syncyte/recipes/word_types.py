@@ -63,6 +63,8 @@ class WordsConfig(Config):
         Folder of a sentence model (or ``minilm``) that reads texts in place of the small transformer; not trained.
     speaker, speaker_steps
         Folder of a causal language model that learns to speak by low-rank updates, and for how many steps.
+    states
+        Most token states of a cell that are read of another encoder (``--encoder``); of more, neighbours are averaged.
     map
         Labels to terms by a model that is trained on the ontology once (``trained``), or by letters and words alone.
     """
@@ -87,6 +89,7 @@ class WordsConfig(Config):
     reader: str = ""
     speaker: str = ""
     speaker_steps: int = 300
+    states: int = 64
     map: Literal["trained", "fast"] = "trained"
 
 

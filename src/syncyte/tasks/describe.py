@@ -52,7 +52,7 @@ def describe_cells(
     asked = run.ask(cells)
     units = _units(cells, by)
     counts = run.counts(asked)
-    chances = {name: _mean(run.chances(asked, name), units) for name in run.facts["classifiers"]}
+    chances = {name: _shares(_mean(run.chances(asked, name), units)) for name in run.facts["classifiers"]}
     states = _mean(cell_states(run, asked, batch_size), units).astype(np.float32)
     values = choose_values(run, chances, said, len(units))
     table = pd.DataFrame(values)
@@ -220,6 +220,11 @@ def _mean(values: NDArray[Any], units: pd.Series) -> NDArray[Any]:
     if all(len(rows) == 1 for rows in units):
         return values
     return np.stack([values[rows].mean(axis=0) for rows in units])
+
+
+def _shares(chance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities among the cells of a unit that were measured: the others have none."""
+    return chance / np.maximum(chance.sum(axis=1, keepdims=True), 1e-12)
 
 
 def _probability(run: WordRun, chance: NDArray[np.float64], values: Mapping[str, list[str]]) -> NDArray[np.float64]:

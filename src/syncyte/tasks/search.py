@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -259,9 +259,12 @@ def read_library(run: WordRun, cells: Cells, index: Path | None, batch_size: int
 
 def _read(run: WordRun, cells: Cells, batch_size: int | None) -> Library:
     asked = run.ask(cells)
+    have = asked.cells.present(run.modality)
+    if not have.all():  # nothing is known of the others, not even what they are not
+        asked = replace(asked, cells=asked.cells.take(np.flatnonzero(have)))
     vectors = unit_vectors(run, asked, batch_size)
     fields = {name: run.chances(asked, name) for name in run.facts["classifiers"] if name != "type"}
-    return Library(cells.names.astype(str).to_numpy(), run.chances(asked), vectors, asked.notes, fields)
+    return Library(asked.cells.names.astype(str).to_numpy(), run.chances(asked), vectors, asked.notes, fields)
 
 
 def unit_vectors(run: WordRun, asked: Asked, batch_size: int | None = None) -> NDArray[np.float32]:

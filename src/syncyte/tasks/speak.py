@@ -12,9 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from syncyte.nn.language import Speaker
-from syncyte.tasks.trained import Trained
 from syncyte.tasks.word_run import Asked, WordRun
-from syncyte.types import Batch
 from syncyte.words.pieces import BEGIN, END, PAD
 from syncyte.words.spoken import FIELDS, SAY, tidy, write_value
 
@@ -24,17 +22,7 @@ LONGEST = 80  # pieces of a sentence
 
 def cell_states(run: WordRun, asked: Asked, batch_size: int | None = None) -> NDArray[np.float32]:
     """``(n, q, w)`` what the queries of the bridge have read of each cell: all the speaker sees of it."""
-    sizes = run.trained.model.words.sizes
-    found = np.empty((len(asked.cells), sizes.queries, sizes.width), dtype=np.float32)
-    first = 0
-    for block in run.trained.each(asked.cells, _states, batch_size):
-        found[first : first + len(block)] = block
-        first += len(block)
-    return found
-
-
-def _states(trained: Trained, batch: Batch) -> NDArray[np.float32]:
-    return trained.model.show(batch.tokens[trained.modalities[0]])[0].float().cpu().numpy()
+    return run.states(asked, batch_size)
 
 
 def value_chances(

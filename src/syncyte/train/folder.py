@@ -5,7 +5,8 @@
     RUN/  run.json                   the mark: this folder belongs to syncyte
           state/                     while training: what a resumed run needs (``state``)
           speaker/                   a language model's learned part (``recipes.word_speaker``), where one was taught
-          codes.npy                  while training: codes of the cells, where a recipe stores them
+          encoder/                   an encoder of cells that does not learn (``tasks.encoders``), where one was given
+          codes.npy  given*.npy      while training: codes of the cells, and what the encoder makes of them
           metrics.csv  tensorboard/  curves (``logs``)
           model.safetensors  recipe.json  vocab/NAME.tsv.gz  preprocessing.safetensors
           card.json  metrics.json  README.md
@@ -35,7 +36,9 @@ MARK, MANIFEST, LOCK = "run.json", "checkpoint.json", ".lock"
 WEIGHTS, RECIPE, PREPROCESSING, VOCABULARIES = "model.safetensors", "recipe.json", "preprocessing.safetensors", "vocab"
 CARD, METRICS, README = "card.json", "metrics.json", "README.md"
 SPEAKER = "speaker"  # what a language model has learned to say, where a recipe teaches one
+ENCODER = "encoder"  # another encoder of cells, which does not learn, where one was given
 CODES = "codes.npy"  # while training: codes of the cells, where a recipe stores them
+GIVEN, GIVEN_STATES = "given.npy", "given_states.npy"  # while training: what the encoder makes of the cells
 
 
 @dataclass
@@ -147,9 +150,9 @@ def _clear(run: Path) -> None:
     """Remove what training wrote; the marks of completeness go first, the mark of ownership stays."""
     (run / MANIFEST).unlink(missing_ok=True)
     drop_state(run)
-    for name in (EVENTS, VOCABULARIES, SPEAKER):
+    for name in (EVENTS, VOCABULARIES, SPEAKER, ENCODER):
         shutil.rmtree(run / name, ignore_errors=True)
-    for name in (WEIGHTS, RECIPE, PREPROCESSING, CARD, METRICS, README, CURVES, CODES):
+    for name in (WEIGHTS, RECIPE, PREPROCESSING, CARD, METRICS, README, CURVES, CODES, GIVEN, GIVEN_STATES):
         (run / name).unlink(missing_ok=True)
 
 
