@@ -1,0 +1,138 @@
+"""Adapter from one vector of a token (whatever it was made of) to the space that a model's tokens live in.
+
+Dynamic token adaptation (Zhao et al., arXiv 2504.13049): the token of a gene is computed from a vector of it instead of
+being looked up. Here a ridge regression onto the static tokens is the start, a small network (zero at first) is added
+to it, and a gate says how far the static token is replaced. Knows neither sequences nor cells. Widths, the gate and the
+start are our choice: the published text does not state them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+AdapterMode = Literal["residual", "replace", "static"]
+GATE = 0.5  # share of the adapted token at first, in mode residual
+
+
+class TokenAdapter(nn.Module):
+    """Adapted tokens of given vectors.
+
+    Parameters
+    ----------
+    inputs, width
+        Lengths of a vector and of a token.
+    hidden
+        Width of the network added to the linear start; 0 leaves it out.
+    mode
+        ``residual`` (a learned gate between static and adapted token), ``replace`` (the adapted one alone, as in the
+        publication) or ``static`` (the baseline: vectors are ignored).
+    match
+        Bring adapted tokens to the mean length of the static ones.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    factor: Tensor
+
+    def __init__(
+        self, inputs: int, width: int, *, hidden: int, mode: AdapterMode, match: bool, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.mode, self.match = mode, match
+        self.register_buffer("mean", torch.zeros(inputs))
+        self.register_buffer("scale", torch.ones(inputs))
+        self.register_buffer("factor", torch.ones(()))
+        self.linear = nn.Linear(inputs, width)
+        self.network: nn.Sequential | None = None
+        if hidden:
+            last = nn.Linear(hidden, width)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.network = nn.Sequential(
+                nn.LayerNorm(inputs), nn.Linear(inputs, hidden), nn.GELU(), nn.Dropout(dropout), last
+            )
+        start = torch.tensor(GATE)
+        self.gate = nn.Parameter(torch.log(start / (1 - start)))
+
+    @property
+    def share(self) -> Tensor:
+        """Share of the adapted token: 1 in mode ``replace``, 0 in ``static``, learned otherwise."""
+        fixed = {"replace": 1.0, "static": 0.0}
+        return torch.full_like(self.gate, fixed[self.mode]) if self.mode in fixed else self.gate.sigmoid()
+
+    def forward(self, vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n w"]:
+        """Adapted tokens, not yet mixed with static ones."""
+        scaled = (vectors - self.mean) / self.scale
+        adapted = self.linear(scaled)
+        if self.network is not None:
+            adapted = adapted + self.network(scaled)
+        return adapted * self.factor
+
+    def tokens(
+        self, static: Float[Tensor, "n w"], vectors: Float[Tensor, "n d"], covered: Bool[Tensor, "n"] | None = None
+    ) -> Float[Tensor, "n w"]:
+        """Tokens that the model reads: a mixture of both, the static one where there is no vector (``covered``)."""
+        if self.mode == "static":
+            return static
+        mixed = torch.lerp(static, self(vectors), self.share)
+        return mixed if covered is None else torch.where(covered[:, None], mixed, static)
+
+
+def fit_adapter(
+    adapter: TokenAdapter,
+    vectors: NDArray[np.float32],
+    tokens: NDArray[np.float32],
+    groups: NDArray,
+    *,
+    penalties: tuple[float, ...] = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5),
+) -> dict[str, float]:
+    """Start the adapter by ridge regression of static tokens on vectors; the penalty is chosen on groups left out.
+
+    Parameters
+    ----------
+    vectors, tokens
+        ``(n, d)`` and ``(n, w)`` of what has both.
+    groups
+        ``(n,)`` what is left out together (chromosomes).
+
+    Returns
+    -------
+    dict
+        ``penalty``, and ``explained``: share of the variance of tokens explained in groups left out.
+    """
+    mean, scale = vectors.mean(axis=0), vectors.std(axis=0) + 1e-6
+    x, y = (vectors - mean) / scale, tokens.astype(np.float64)
+    losses = {penalty: 0.0 for penalty in penalties}
+    base = 0.0
+    parts = np.array_split(np.random.default_rng(0).permutation(np.unique(groups)), 5)
+    for part in parts:
+        held = np.isin(groups, part)
+        if not held.any() or held.all():
+            continue
+        base += float(((y[held] - y[~held].mean(axis=0)) ** 2).sum())
+        for penalty, weights in _ridges(x[~held], y[~held] - y[~held].mean(axis=0), penalties).items():
+            losses[penalty] += float(((x[held] @ weights + y[~held].mean(axis=0) - y[held]) ** 2).sum())
+    best = min(losses, key=losses.__getitem__)
+    weights = _ridges(x, y - y.mean(axis=0), (best,))[best]
+    with torch.no_grad():
+        adapter.mean.copy_(torch.from_numpy(mean))
+        adapter.scale.copy_(torch.from_numpy(scale))
+        adapter.linear.weight.copy_(torch.from_numpy(weights.T.astype(np.float32)))
+        adapter.linear.bias.copy_(torch.from_numpy(y.mean(axis=0).astype(np.float32)))
+        if adapter.match:  # a number fixed here: a token must not depend on which others are computed beside it
+            adapted = adapter(torch.from_numpy(vectors)).numpy()
+            adapter.factor.fill_(float(np.linalg.norm(y, axis=1).mean() / np.linalg.norm(adapted, axis=1).mean()))
+    return {"penalty": best, "explained": 1 - losses[best] / base if base else 0.0}
+
+
+def _ridges(
+    x: NDArray[np.float64], y: NDArray[np.float64], penalties: tuple[float, ...]
+) -> dict[float, NDArray[np.float64]]:
+    gram, right = x.T @ x, x.T @ y
+    return {penalty: np.linalg.solve(gram + penalty * np.eye(len(gram)), right).astype(float) for penalty in penalties}
