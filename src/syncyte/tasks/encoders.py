@@ -137,7 +137,7 @@ class RunEncoder:
         self.modalities = trained.modalities
         self.states = int(getattr(trained.model, "state_width", 0))
         own = tuple(len(trained.strengths[name]) for name in _axes(trained))
-        self.blocks = (len(trained.axes["embedding.scale"]), *own)
+        self.blocks: tuple[int, ...] = (len(trained.axes["embedding.scale"]), *own)
         self.width = sum(self.blocks)
 
     def align(self, cells: Cells) -> tuple[Cells, list[str]]:
@@ -206,9 +206,10 @@ class GeneEncoder:
 
     def __init__(self, model: GeneTransformer) -> None:
         self.model, self.name, self.fingerprint = model, model.name, model.fingerprint
-        self.modalities = (next(schema.name for schema in all_schemas() if schema.feature_kind == "gene"),)
+        genes = next(schema.name for schema in all_schemas() if schema.feature_kind == "gene")
+        self.modalities: tuple[str, ...] = (genes,)
         self.width = self.states = model.width
-        self.blocks = (1,) * model.width
+        self.blocks: tuple[int, ...] = (1,) * model.width
 
     def align(self, cells: Cells) -> tuple[Cells, list[str]]:
         """Cells in the genes of the model, found by Ensembl id, name or symbol.
