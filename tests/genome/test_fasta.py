@@ -74,6 +74,29 @@ def test_what_is_fetched_may_be_changed(write, cache):
     assert to_text(genome.fetch("chr1", 0, 4)) == "ACGT"
 
 
+def test_bgzip_with_its_indexes_is_read_in_place(tmp_path, cache):
+    pytest.importorskip("Bio")
+    rng = np.random.default_rng(0)
+    text = "".join(rng.choice(list("ACGT"), 200_000))
+    data = (">chr1\n" + "".join(text[at : at + 100] + "\n" for at in range(0, 200_000, 100))).encode()
+    path = tmp_path / "a.fa.gz"
+    path.write_bytes(bgzip(data))
+    packed, unpacked = path.read_bytes(), 0
+    blocks, at = [], 0
+    while at < len(packed):
+        size = struct.unpack("<H", packed[at + 16 : at + 18])[0] + 1
+        unpacked += struct.unpack("<I", packed[at + size - 4 : at + size])[0]
+        at += size
+        blocks.append((at, unpacked))
+    pairs = [number for block in blocks[:-1] for number in block]
+    (tmp_path / "a.fa.gz.gzi").write_bytes(struct.pack(f"<{len(pairs) + 1}Q", len(pairs) // 2, *pairs))
+    (tmp_path / "a.fa.gz.fai").write_text("chr1\t200000\t6\t100\t101\n")
+    genome = Genome.open(path, cache=cache)
+    assert genome.parts["chr1"].path == path and not cache.exists()
+    assert to_text(genome.fetch("chr1", 118_790, 118_850)) == text[118_790:118_850]
+    assert genome.fingerprint == Genome.open(path, cache=cache).fingerprint
+
+
 @pytest.mark.parametrize("header", ["chr22:100-112", "22:101-112", "chr22:100-112(+) slice"])
 def test_slices_know_their_place(write, cache, header):
     genome = Genome.open(write("a.fa", f">{header}\nACGTACGT\nTTTT\n"), cache=cache)

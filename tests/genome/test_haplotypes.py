@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,8 @@ from tests.genome.test_vcf import vcf
 
 from syncyte.errors import GenomeError
 from syncyte.genome.haplotypes import AnchorDeleted, alternate, anchor_deleted, haplotypes, overlapping
-from syncyte.genome.sequence import to_text
+from syncyte.genome.sequence import reverse_complement, to_codes, to_text
+from syncyte.genome.tss import windows
 from syncyte.genome.vcf import read_variants
 
 #       0         1         2
@@ -125,6 +127,18 @@ def test_there_and_back_again(made):
     place = anchor + (len(alt) - len(ref) if start + len(ref) <= anchor else 0)
     back = alternate(Held(there), "c", place - 8, place + 9, place, [(start, alt, ref)])
     assert np.array_equal(back, Held(text).fetch("c", anchor - 8, anchor + 9))
+
+
+@pytest.mark.parametrize("length", [10, 11])
+@pytest.mark.parametrize("change", [(10, "CG", ""), (17, "", "TTT"), (16, "A", "C")])
+def test_starts_stay_in_the_middle_of_turned_windows(length, change):
+    row = windows(pd.DataFrame({"tss": [14], "strand": ["-"]}), length).iloc[0]
+    codes = reverse_complement(alternate(Held(TEXT), "c", int(row["start"]), int(row["end"]), 14, [change]))
+    changed_text = put_in(TEXT, [change])
+    place = 14 + (len(change[2]) - len(change[1]) if change[0] < 14 else 0)
+    turned = to_text(reverse_complement(to_codes(changed_text)))
+    start = len(changed_text) - 1 - place
+    assert to_text(codes) == turned[start - length // 2 : start - length // 2 + length]
 
 
 def of_sample(write, tmp_path, *lines: str, **how: int):

@@ -150,7 +150,8 @@ class Genome:
         for chrom, part in self.parts.items():
             length = part.end - part.start
             if length <= HELD:
-                told = content_hash(self._read(part, part.start, part.end))
+                held = self._held.get(part.name)  # what is not held yet need not be: there may be thousands of contigs
+                told = content_hash(self._decoded(part, 0, length) if held is None else held)
             else:
                 begins = np.linspace(part.start, part.end - _SAMPLE, _SAMPLES).astype(np.int64).tolist()
                 told = content_hash(np.stack([self._read(part, at, at + _SAMPLE) for at in begins]))
@@ -176,7 +177,7 @@ class Genome:
         if process != os.getpid():  # a forked process must not share the place in an open file
             reader = _reader(part.path, part.index)
             self._readers[part.path] = (os.getpid(), reader)
-        text = str(reader[part.name][low:high])
+        text = str(reader[part.name][low:high]) if low < high else ""
         try:
             codes = to_codes(text)
         except GenomeError as error:
