@@ -17,6 +17,7 @@ import syncyte
 from syncyte.errors import CheckpointError, ConfigError, DataError
 from syncyte.models.language import Words, WordSizes
 from syncyte.nn.language import Given
+from syncyte.recipes import scmmgpt
 from syncyte.recipes.word_encoder import moments
 from syncyte.tasks.word_run import WordRun
 from syncyte.train.folder import ENCODER, GIVEN, GIVEN_STATES
@@ -148,6 +149,24 @@ def test_the_encoder_must_be_the_one_of_training(run, tiny_data, tmp_path):
     for name, words in (("gone", "encoder is missing"), ("other", "is not the encoder this run was trained with")):
         with pytest.raises(CheckpointError, match=words):
             syncyte.search(tmp_path / name, "B cells", tiny_data, device="cpu")
+
+
+def test_a_training_that_broke_off_goes_on(run, tiny_data, tiny_run, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("power is gone")
+
+    order = {"encoder": tiny_run.path, "settings": QUICK}
+    with monkeypatch.context() as patch:
+        patch.setattr(scmmgpt, "remember", fail)
+        with pytest.raises(RuntimeError, match="power is gone"):
+            train_words(tiny_data, tmp_path / "RUN", **order)
+    assert (tmp_path / "RUN" / GIVEN).is_file() and not (tmp_path / "RUN" / ENCODER).exists()
+    again = train_words(tiny_data, tmp_path / "RUN", resume=True, **order)
+    assert not (tmp_path / "RUN" / GIVEN).exists()
+    for name, weight in run[0].model.state_dict().items():
+        assert torch.equal(weight, again.model.state_dict()[name]), name
+    train_words(tiny_data, tmp_path / "RUN", overwrite=True, settings=QUICK)  # leaves no encoder of the run before
+    assert not (tmp_path / "RUN" / ENCODER).exists() and WordRun(syncyte.load(tmp_path / "RUN")).encoder is None
 
 
 def test_orders_that_cannot_be_are_refused_before_anything_is_written(tiny_data, tiny_run, tmp_path):
