@@ -6,10 +6,10 @@ import gzip
 import os
 import pickle
 import struct
-import zlib
 
 import numpy as np
 import pytest
+from tests.genome.held import bgzip
 
 from syncyte.errors import GenomeError
 from syncyte.genome import fasta
@@ -22,19 +22,6 @@ TEXT = ">1 first\nACGTacgt\nNNRY\n>chrM\nGGGGCCCC\n>contig.7\nTTT\n"
 @pytest.fixture
 def cache(tmp_path):
     return tmp_path / "cache"
-
-
-def bgzip(data: bytes) -> bytes:
-    """Blocked gzip of 64 kb blocks, by the format's description."""
-    out = b""
-    for at in [*range(0, len(data), 60_000), len(data)]:
-        packer = zlib.compressobj(6, zlib.DEFLATED, -15)
-        piece = data[at : at + 60_000]
-        body = packer.compress(piece) + packer.flush()
-        size = len(body) + 25
-        out += b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x06\0BC\x02\0" + struct.pack("<H", size) + body
-        out += struct.pack("<II", zlib.crc32(piece), len(piece))
-    return out
 
 
 @pytest.mark.parametrize("pack", [lambda data: data, gzip.compress, bgzip], ids=["plain", "gzip", "bgzip"])
@@ -151,6 +138,9 @@ def test_damaged_and_missing_files(tmp_path, cache):
     with pytest.raises(GenomeError, match=r"cut\.fa\.gz is damaged or cut short"):
         Genome.open(tmp_path / "cut.fa.gz", cache=cache)
     assert not list(cache.glob("*"))
+    (tmp_path / "block.fa.gz").write_bytes(bgzip(b">chr1\n" + b"ACGTACGTAC\n" * 90_000)[:-28])
+    with pytest.raises(GenomeError, match=r"block\.fa\.gz is cut short: the block that ends"):
+        Genome.open(tmp_path / "block.fa.gz", cache=cache)
     with pytest.raises(GenomeError, match="does not exist"):
         Genome.open(tmp_path / "no.fa", cache=cache)
 

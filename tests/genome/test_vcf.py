@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from tests.genome.held import genome_of
+from tests.genome.held import bgzip, genome_of
 
 from syncyte.errors import GenomeError, MissingExtraError
 from syncyte.genome.fasta import Genome
@@ -156,6 +156,16 @@ def test_other_files_are_named(tmp_path, genome, name, data, message):
     with pytest.raises(GenomeError, match=message) as told:
         read_variants(tmp_path / name, genome)
     assert name in str(told.value)
+
+
+def test_bgzip_cut_between_blocks_is_told(tmp_path, genome):
+    data = vcf(*(f"1 4 r{number} C T . . ." for number in range(9000))).encode()
+    blocks = bgzip(data)
+    (tmp_path / "whole.vcf.gz").write_bytes(blocks)
+    assert len(read_variants(tmp_path / "whole.vcf.gz", genome)) == 9000
+    (tmp_path / "cut.vcf.gz").write_bytes(bgzip(data[: data.rindex(b"\n", 0, 120_000) + 1])[:-28])
+    with pytest.raises(GenomeError, match=r"cut\.vcf\.gz is cut short: the block that ends a bgzip file"):
+        read_variants(tmp_path / "cut.vcf.gz", genome)
 
 
 def test_a_header_alone_is_no_fault(write, genome):

@@ -37,6 +37,7 @@ HELD = 16_000_000  # bases of a chromosome that is kept in memory
 _SAMPLES, _SAMPLE = 256, 4096  # of a longer one: pieces that its fingerprint reads, and their length
 _PLACE = re.compile(r"(.+):([\d,]+)-([\d,]+)(?:\(\+\))?")
 _BGZIP = b"\x1f\x8b\x08\x04"
+_LAST = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 
 Paths = str | os.PathLike[str]
 
@@ -190,6 +191,20 @@ class Genome:
         return codes
 
 
+def check_end(path: Path) -> None:
+    """Refuse bgzip without its last, empty block: a file cut between two blocks unpacks without a fault."""
+    with path.open("rb") as raw:
+        head = raw.read(14)
+        if head[:4] != _BGZIP or head[12:] != b"BC":
+            return
+        raw.seek(-min(len(_LAST), path.stat().st_size), 2)
+        if raw.read() != _LAST:
+            raise GenomeError(
+                f"{path} is cut short: the block that ends a bgzip file is missing. Fetch or copy it again, or pack it "
+                "again if it is whole."
+            )
+
+
 def _cache_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
     return (Path(base) if base else Path.home() / ".cache") / "syncyte" / "genomes"
@@ -260,6 +275,7 @@ def _placed(file: Path, name: str, length: int, offset: int | None) -> tuple[str
 def _indexed(file: Path, cache: Path) -> tuple[Path, Path]:
     """A file that pyfaidx reads by place, and its index: the file itself or an unpacked copy."""
     packed = _check_start(file)
+    check_end(file)
     beside = file.with_name(file.name + ".fai")
     fresh = beside.is_file() and beside.stat().st_mtime >= file.stat().st_mtime
     if fresh and (not packed or _is_blocked(file)):

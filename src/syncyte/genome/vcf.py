@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from syncyte.errors import GenomeError, MissingExtraError, unknown
-from syncyte.genome.fasta import Genome
+from syncyte.genome.fasta import Genome, check_end
 from syncyte.genome.tables import opened
 from syncyte.genome.variants import ABSENT, MISSING, Records, Variants, make_variants
 
@@ -72,10 +72,8 @@ def read_variants(
     if kind == "table":
         return make_variants(_read_table(path), genome)
     if kind == "bcf" or reader in ("cyvcf2", "pysam"):
-        source = _foreign_lines(path, reader, kind)
-    else:
-        source = _own_lines(path)
-    with source as lines:
+        return make_variants(_read_lines(path, _foreign_lines(path, reader, kind), samples), genome)
+    with _own_lines(path) as lines:
         return make_variants(_read_lines(path, lines, samples), genome)
 
 
@@ -83,6 +81,7 @@ def _kind_of(path: Path) -> str:
     """``vcf``, ``bcf`` or ``table``; other files are refused."""
     with opened(path) as stream:
         head = stream.read(1 << 16)
+    check_end(path)
     if head.startswith(b"BCF\x02"):
         return "bcf"
     if not head.strip():
@@ -107,18 +106,23 @@ def _own_lines(path: Path) -> Iterator[Iterator[tuple[int, str]]]:
         yield ((number, line.decode("utf-8", "replace")) for number, line in enumerate(stream, 1))
 
 
-@contextmanager
-def _foreign_lines(path: Path, reader: str | None, kind: str) -> Iterator[Iterator[tuple[int, str]]]:
+def _foreign_lines(path: Path, reader: str | None, kind: str) -> Iterator[tuple[int, str]]:
     """Lines of VCF from cyvcf2 or pysam; a record is numbered from 1."""
     known = [name for name in ("cyvcf2", "pysam") if importlib.util.find_spec(name) is not None]
     name = (known or ["cyvcf2"])[0] if reader in (None, "own") else str(reader)
     if name not in known:
         raise MissingExtraError(name, "vcf", f"Reading {path.name} ({kind.upper()})")
-    try:
-        source = _cyvcf2(path) if name == "cyvcf2" else _pysam(path)
-        yield source
-    except (OSError, ValueError) as error:
-        raise GenomeError(f"{path} cannot be read by {name}: {error}. Is it a whole {kind.upper()} file?") from error
+    source = _cyvcf2(path) if name == "cyvcf2" else _pysam(path)
+    while True:
+        try:
+            line = next(source, None)
+        except Exception as error:  # cyvcf2 raises a bare Exception
+            raise GenomeError(
+                f"{path} cannot be read by {name}: {error}. Is it a whole {kind.upper()} file?"
+            ) from error
+        if line is None:
+            return
+        yield line
 
 
 def _cyvcf2(path: Path) -> Iterator[tuple[int, str]]:
