@@ -73,6 +73,12 @@ def test_bed_columns_are_told_apart_by_content(write):
 def test_wide_bed_intervals_of_different_widths_are_genes(write):
     table = read_tss(write("a.bed", "chr1\t100\t9000\tA\t0\t+\nchr1\t100\t7000\tB\t0\t-\n"))
     assert places(table) == [("A", "chr1", 100, "+"), ("B", "chr1", 6999, "-")]
+    short = "".join(f"chr1\t{at}\t{at + 100 + at % 7}\tS{at}\t0\t+\n" for at in range(100, 120))
+    table = read_tss(write("b.bed", "chr1\t50\t9000\tA\t0\t+\n" + short))
+    assert table["tss"].tolist() == [50, *range(100, 120)], "many short genes and a long one"
+    even = "".join(f"chr1\t{at}\t{at + 8000}\tS{at}\t0\t+\n" for at in range(100, 120))
+    table = read_tss(write("c.bed", "chr1\t0\t7900\tA\t0\t+\n" + even))
+    assert table["tss"].tolist() == [3950, *range(4100, 4120)], "wide windows, one cut at the start of its chromosome"
 
 
 def test_tables(write):

@@ -5,7 +5,8 @@ A start is the position of one base, 0-based. From files it is read so:
 - GTF: first base of each ``transcript`` in its own direction (of each ``gene`` where there are no transcripts).
 - BED: the middle base of the interval. An even width has two middle bases; the downstream one is the start, which is
   where tools that write ``TSS +- 250`` have it on both strands. An interval of no width (``11869 11869``) is a 1-based
-  position written twice. Intervals wider than 5 kb whose widths differ are whole genes, read by their first base.
+  position written twice. Where widths differ and some are above 5 kb, or one line alone is, they are whole genes, read
+  by their first base.
 - Tables: a column ``tss`` is 0-based, as syncyte writes it; BioMart's own column and ``start`` and ``end`` are 1-based,
   end included.
 
@@ -31,7 +32,7 @@ from syncyte.genome.sequence import reverse_complement
 from syncyte.genome.tables import opened
 
 TSS_COLUMNS = ["gene_id", "symbol", "chrom", "tss", "strand", "tss_id"]
-_WIDE = 5000  # bp; wider intervals of different widths are genes, not starts
+_WIDE = 5000  # bp; with wider intervals, of different widths, a file lists genes
 _ATTRIBUTE = re.compile(r'(?:^|[;\s])(gene_id|gene_name|transcript_id)[ =]"?([^";]*)')
 _GENE_ID, _TRANSCRIPT_ID = r"ENS[A-Z]*G\d{11}.*", r"ENS[A-Z]*T\d{11}.*"
 _NAMES = {
@@ -172,7 +173,7 @@ def _of_bed(path: Path) -> pd.DataFrame:
         at = int(np.argmax(width < 0))
         raise GenomeError(f"{path} line {at + first_line} is reversed: start {start[at]}, end {end[at]}.")
     minus = (found["strand"] == "-").to_numpy()
-    genes = np.median(width) > _WIDE and (len(width) == 1 or np.ptp(width) > 0)
+    genes = width.max() > _WIDE and (len(width) == 1 or np.mean(width == np.median(width)) < 0.9)
     plus, back = (start, end - 1) if genes else (start + width // 2, start + (width - 1) // 2)
     point = np.where(minus, back, plus)
     return found.assign(tss=np.where(width == 0, start - 1, point))
