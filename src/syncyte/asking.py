@@ -168,6 +168,7 @@ def search(
     top: int = 200,
     mode: str = "terms",
     index: str | Path | None = None,
+    nearest: str = "auto",
     out: str | Path | None = None,
     device: str = "auto",
     seed: int = 0,
@@ -188,7 +189,10 @@ def search(
         ``terms``: the sentence is read into types that are wanted and unwanted, and cells are ranked by their
         probability; ``vectors``: cells nearest to the sentence in the space of cells and texts.
     index
-        Folder in which the vectors of the cells are kept, and found again by the next search.
+        Folder in which the vectors of the cells are kept, and found again by the next search of the same counts.
+    nearest
+        How the nearest vectors are found (mode ``vectors`` and ``cell:NAME``): ``exact``; ``faiss``, faster among
+        millions of cells, may miss some; ``auto`` takes faiss for an index of two million cells, where it is installed.
     out
         CSV: cell, score, evidence.
     """
@@ -201,7 +205,8 @@ def search(
         check_out(out)
         cells = open_data(data, modality, genome, layer, force)
         place = None if index is None else Path(index)
-        found = search_cells(trained, query, cells, top=top, mode=mode, index=place, batch_size=batch_size)
+        how: dict[str, Any] = {"top": top, "mode": mode, "nearest": nearest, "batch_size": batch_size}
+        found = search_cells(trained, query, cells, index=place, **how)
         if out is not None:
             found.write(Path(out))
         return found

@@ -49,6 +49,7 @@ from syncyte.tasks.draw import Sampling
 from syncyte.tasks.evaluate import evaluate_cells
 from syncyte.tasks.evaluate_words import ahead, score_all
 from syncyte.tasks.say_cells import plan_said
+from syncyte.tasks.search import search_cells
 
 LONGER = ("stages.autoencode.epochs=25", "stages.align.epochs=20", "words.map=fast")
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "words.py"
@@ -295,6 +296,14 @@ def test_searches_have_precision_beside_chance(test):
         assert table.loc[name, "k"] == min(50, (test.truth == name).sum())
         assert table.loc[name, "precision"] > table.loc[name, "chance"] + 0.3
     assert table["precision"].between(0, 1).all() and negated["read_as"].str.contains("NOT").all()
+
+
+def test_searches_are_scored_as_they_are_answered(test):
+    truth = pd.Series(test.truth, index=test.held.names)
+    for name, row in compare_searches(test).iterrows():
+        if name in test.classes:
+            found = search_cells(test.run.trained, name, test.held, top=int(row["k"])).table["cell"]
+            assert row["precision"] == pytest.approx((truth[found] == name).mean())
 
 
 def test_labels_of_another_spelling_are_scored_by_class(world, test):

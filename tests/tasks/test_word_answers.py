@@ -285,6 +285,22 @@ def test_cells_follow_their_text(run):
     np.testing.assert_allclose(codes(["B cells"], 12), codes(["B cells", "B cells"], 6), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("text", "same_as", "says"),
+    [
+        ("unstimulated B cells", "control B cells", "'unstimulated' is read as 'control'"),
+        ("B cells without interferon", "control B cells", "'without interferon' is read as 'control'"),
+        ("B cells from lung", "B cells", "'from lung' is left out: no training text of this run spoke of it"),
+    ],
+)
+def test_denied_conditions_and_fields_never_heard_do_not_move_the_cells(run, text, same_as, says):
+    plans = [say_cells.plan_said(run, [one], 4, read_sampling(8, 1.0, ()), 0) for one in (text, same_as)]
+    np.testing.assert_array_equal(*(plan.points(0, 4) for plan in plans))
+    assert plans[0].facts["notes"][0].startswith(says) and plans[1].facts["notes"] == []
+    assert plans[0].facts["texts"] == [text] and plans[0].facts["read_as"] == [same_as]
+    assert set(plans[0].obs["syncyte_text"]) == {text}
+
+
 def test_several_texts_make_cells_of_each(run):
     made = said(run, ["B cells", "HSC"], n=6)
     assert list(made.obs["syncyte_text"]) == ["B cells"] * 6 + ["HSC"] * 6 and made.counts.shape == (12, 120)

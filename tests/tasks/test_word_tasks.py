@@ -12,7 +12,7 @@ from tests.tiny_words import SEEN, UNSEEN, told_cells, train_words, training_cel
 
 import syncyte
 from syncyte.errors import CapabilityError, ConfigError, DataError
-from syncyte.tasks import describe, search
+from syncyte.tasks import describe, search, search_index
 from syncyte.tasks.word_run import WordRun
 from syncyte.words.spoken import sound
 
@@ -131,14 +131,16 @@ def test_options_of_search_are_checked(run, data, tiny_run):
 def test_vectors_rank_by_likeness_to_the_sentence(run, data):
     words = WordRun(run)
     asked = words.ask(syncyte.api.open_data(data))
-    cosines = search.unit_vectors(words, asked) @ words.texts(["B cells"])[0]
+    cosines = search_index.unit_vectors(words, asked) @ words.texts(["B cells"])[0]
     found = syncyte.search(run, "B cells", data, top=20, mode="vectors")
     order = np.argsort(-cosines, kind="stable")[:20]
     np.testing.assert_allclose(found.table["score"], (1 + cosines[order]) / 2, atol=1e-4)
     assert found.notes[-1].startswith("By vectors a sentence is compared as a whole")
-    told = search.nearest_texts(words, search.unit_vectors(words, asked)[3])
+    told = search.nearest_texts(words, search_index.unit_vectors(words, asked)[3])
     best, shown = told.split("; ")[0].rsplit(" ", 1)
-    assert float(shown) == pytest.approx(float(words.texts([best])[0] @ search.unit_vectors(words, asked)[3]), abs=6e-3)
+    assert float(shown) == pytest.approx(
+        float(words.texts([best])[0] @ search_index.unit_vectors(words, asked)[3]), abs=6e-3
+    )
     assert len(told.split("; ")) >= 5 and f"nearest names: {best}" in like_of(run, data, 3)
 
 
@@ -149,7 +151,7 @@ def like_of(run, data, row: int) -> str:
 def test_cells_like_a_cell(run, data):
     found = syncyte.search(run, "cell:cell_000007", data, top=15)
     words = WordRun(run)
-    vectors = search.unit_vectors(words, words.ask(syncyte.api.open_data(data)))
+    vectors = search_index.unit_vectors(words, words.ask(syncyte.api.open_data(data)))
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     own = data.obs_names.get_loc("cell_000007")
     cosines = np.delete(vectors @ vectors[own], own)
@@ -180,7 +182,7 @@ def test_an_index_is_written_and_reads_no_counts_again(run, data, tmp_path, monk
     def forbidden(*given, **keywords):
         raise AssertionError("the counts were read again")
 
-    monkeypatch.setattr(search, "_read", forbidden)
+    monkeypatch.setattr(search_index, "_read", forbidden)
     again = syncyte.search(run, "B cells", data, top=30, index=tmp_path / "index")
     pd.testing.assert_series_equal(again.table["score"], plain["B cells"].table["score"], atol=1e-3)
     assert first.explain == again.explain == plain["B cells"].explain
@@ -192,8 +194,10 @@ def test_an_index_is_written_and_reads_no_counts_again(run, data, tmp_path, monk
 
 def test_an_index_serves_its_own_cells_and_run_alone(run, bare, data, tmp_path):
     syncyte.search(run, "B cells", data, index=tmp_path / "index")
-    for other, cells in ((run, data[:50]), (run, data[::-1]), (bare, data)):
-        with pytest.raises(DataError, match=r"was made for other cells or by another run \(it has 400 cells"):
+    other_cells = r"was made for other cells \(it has 400, these are"
+    trials = ((run, data[:50], other_cells), (run, data[::-1], other_cells), (bare, data, "was made by another run"))
+    for other, cells, says in trials:
+        with pytest.raises(DataError, match=says):
             syncyte.search(other, "B cells", cells.copy(), index=tmp_path / "index")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("text")
@@ -210,7 +214,7 @@ def test_an_index_is_whole_or_not_there(run, data, tmp_path, monkeypatch):
         raise OSError("the disk is full")
 
     with monkeypatch.context() as broken:
-        broken.setattr(search.np, "save", fail)
+        broken.setattr(search_index.np, "save", fail)
         with pytest.raises(OSError, match="disk is full"):
             syncyte.search(run, "B cells", data, index=tmp_path / "index")
     assert list(tmp_path.iterdir()) == []
@@ -347,7 +351,7 @@ def test_unsound_sentences_are_replaced(run, data, monkeypatch):
     assert made.provenance["settings"]["notes"] == [
         "3 sentences of the speaker were none of the known ones and were replaced."
     ]
-    assert all(text.startswith("This cell is a ") and "cures" not in text for text in texts)
+    assert all(text.startswith(("This cell is a ", "This cell is an ")) and "cures" not in text for text in texts)
     assert all(text.count("This cell is a") == 1 for text in texts)
     assert re.fullmatch(r"This cell is a [^.]+\. Expressed markers: [^.]+\.", texts[3])
 

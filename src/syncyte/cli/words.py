@@ -18,6 +18,14 @@ class Mode(StrEnum):
     vectors = "vectors"
 
 
+class Nearest(StrEnum):
+    """How the nearest vectors are found."""
+
+    auto = "auto"
+    exact = "exact"
+    faiss = "faiss"
+
+
 def search(
     run: options.Run,
     query: Annotated[str, typer.Argument(metavar="QUERY", help="Which cells, in words; or cell:NAME.")],
@@ -30,6 +38,14 @@ def search(
     index: Annotated[
         Path | None, typer.Option("--index", metavar="DIR", help="Folder that keeps what searches need of these cells.")
     ] = None,
+    nearest: Annotated[
+        Nearest,
+        typer.Option(
+            "--nearest",
+            help="How nearest cells are found by vectors: exact; faiss (with --index; may miss some); auto: faiss from "
+            "two million cells on, where it is installed.",
+        ),
+    ] = Nearest.auto,
     batch_size: options.BatchSize = None,
     modality: options.Modality = None,
     genome: options.Genome = None,
@@ -48,6 +64,7 @@ def search(
     syncyte search run "cytotoxic lymphocytes, not T cells" cells.h5ad --top 200 --out hits.csv
     syncyte search run "B cells or plasma cells" cells.h5ad --index cells.index --out hits.csv
     syncyte search run cell:AAACATACAACCAC-1 cells.h5ad --out alike.csv
+    syncyte search run "activated B cells" cells.h5ad --mode vectors --index cells.index --nearest faiss --out hits.csv
     """
     found = options.call("search", options.plain(locals()))
     options.note(found.notes, quiet)

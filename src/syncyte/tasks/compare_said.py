@@ -32,9 +32,9 @@ from syncyte.tasks.draw import Sampling, coder_of
 from syncyte.tasks.generate import draw_plan
 from syncyte.tasks.plans import plan_new
 from syncyte.tasks.say_cells import plan_said
-from syncyte.tasks.search import Library, resolve, sentence_vector, unit_vectors
+from syncyte.tasks.search import read_sentence, sentence_vector, term_scores
+from syncyte.tasks.search_index import library_of
 from syncyte.words.captions import Facts, parse_caption, write_captions
-from syncyte.words.matching import score
 from syncyte.words.spoken import FIELDS
 
 DESCRIBED = 300  # cells
@@ -265,9 +265,7 @@ def compare_searches(test: WordTest) -> pd.DataFrame:
     """
     names = np.asarray(test.truth)
     classes = [name for name in test.classes if int((names == name).sum()) >= FEWEST]
-    library = Library(
-        test.held.names.astype(str).to_numpy(), test.run.chances(test.asked), unit_vectors(test.run, test.asked)
-    )
+    library = library_of(test.run, test.asked)
     queries = [(name, names == name) for name in classes]
     often = sorted(classes, key=lambda name: (-int((names == name).sum()), name))
     for turn in range(2 if len(often) >= 3 else 0):
@@ -281,14 +279,14 @@ def compare_searches(test: WordTest) -> pd.DataFrame:
     rows = {}
     for query, right in queries:
         text = _asked(test, query) if query in classes else query
-        resolved, k = resolve(test.run, text), min(TOP, int(right.sum()))
+        wanted, k = read_sentence(test.run, text), min(TOP, int(right.sum()))
         cosines = np.asarray(library.vectors) @ sentence_vector(test.run, text)
         rows[text] = {
-            "precision": precision_at(score(resolved, library.chances), right, k),
+            "precision": precision_at(term_scores(test.run, library, wanted), right, k),
             "by_vectors": precision_at(cosines, right, k),
             "chance": float(right.mean()),
             "k": k,
-            "read_as": resolved.explain().splitlines()[0].removeprefix("Read as: "),
+            "read_as": wanted.explain().splitlines()[0].removeprefix("Read as: "),
         }
     return pd.DataFrame(rows).T.infer_objects().rename_axis("query")
 

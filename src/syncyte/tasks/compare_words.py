@@ -29,7 +29,7 @@ from syncyte.errors import DataError
 from syncyte.metrics.annotation import score_annotation
 from syncyte.metrics.text import recall_at, reciprocal_rank
 from syncyte.tasks.labelled import clean_labels
-from syncyte.tasks.search import unit_vectors
+from syncyte.tasks.search_index import unit_vectors
 from syncyte.tasks.speak import cell_states, value_chances
 from syncyte.tasks.trained import Trained
 from syncyte.tasks.word_run import Asked, WordRun
@@ -40,6 +40,7 @@ MATCHED = 5  # classes of each cell that the matcher ranks again
 AXES = 50
 AT = (1, 5, 10)
 MOST_QUERIES = 2_000  # cells of a retrieval
+MOST_WORDINGS = 4  # of the texts of all terms, thousands of texts each
 FEWEST = 20  # held-out cells with labels
 Values = NDArray[np.float64]
 
@@ -188,9 +189,9 @@ def wordings_of(run: WordRun, keys: Sequence[str]) -> dict[int, list[str]]:
     return found
 
 
-def class_vectors(run: WordRun, keys: Sequence[str]) -> NDArray[np.float32]:
-    """``(t, d)`` mean over all different wordings of the vector of a term, of length one."""
-    total = np.sum([run.texts(texts) for texts in wordings_of(run, keys).values()], axis=0)
+def class_vectors(run: WordRun, keys: Sequence[str], most: int | None = None) -> NDArray[np.float32]:
+    """``(t, d)`` mean over all different wordings (over the first ``most``) of the vector of a term, of length one."""
+    total = np.sum([run.texts(texts) for texts in list(wordings_of(run, keys).values())[:most]], axis=0)
     return np.asarray(total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12), dtype=np.float32)
 
 
@@ -322,7 +323,7 @@ def compare_retrieval(test: WordTest) -> pd.DataFrame:
     }
     if test.run.ontology is not None:
         every = list(test.run.ontology.active)
-        scores = test.run.likeness(vectors, test.run.texts(class_texts(test.run, every, 0)))
+        scores = test.run.likeness(vectors, class_vectors(test.run, every, MOST_WORDINGS))
         found[f"cell to text, all {len(every):,} terms"] = first_hits(scores, test.relevant(every)[rows])
     return pd.DataFrame(found).T.astype(float).rename_axis("direction")
 

@@ -1,5 +1,6 @@
 """Cells from texts: the flow of a run of words under the vector of a sentence, and nothing else.
 
+What a sentence denies or says of fields that training never spoke of is settled first (``words.said_fields``).
 No cell of training is looked at, so other cells of reference change nothing and another text does. With ``neighbours``
 paths begin half-way at the codes of the training cells nearest to the text: such cells are also conditioned on real
 ones, and the result says so.
@@ -22,7 +23,10 @@ from syncyte.tasks.draw import Sampling, coder_of, draw_points, follow, generato
 from syncyte.tasks.plans import FLOW, Plan
 from syncyte.tasks.trained import Trained
 from syncyte.tasks.word_run import WordRun
+from syncyte.words.captions import with_article
+from syncyte.words.matching import Names
 from syncyte.words.query import parse_query
+from syncyte.words.said_fields import settle_fields
 
 UNLIKE = 0.5  # cosine to every text of training below which a text is strange to the run
 HALF = 0.5  # time at which paths from neighbours begin
@@ -42,8 +46,9 @@ def plan_said(trained: Trained, texts: Sequence[str], n: int, how: Sampling, see
         raise ConfigError(f"n is {n}; at least one cell is made.")
     if not 0 <= neighbours <= MOST_NEIGHBOURS:
         raise ConfigError(f"neighbours is {neighbours}; expected 0 (from the text alone) to {MOST_NEIGHBOURS:,}.")
-    notes = [note for text in texts for note in check_text(run, text)]
-    vectors = run.texts(texts)
+    read, notes = settle_texts(run, texts)
+    notes += [note for text in read for note in check_text(run, text)]
+    vectors = run.texts(read)
     obs = pd.DataFrame({"syncyte_text": np.repeat(np.array(texts, dtype=object), n)})
     obs.index = pd.Index([f"generated_{number}" for number in range(len(obs))])
     near = _neighbours(trained, vectors, neighbours) if neighbours else None
@@ -55,10 +60,33 @@ def plan_said(trained: Trained, texts: Sequence[str], n: int, how: Sampling, see
             return _from_neighbours(trained, arrays, near[which], how, (seed, FLOW, first))
         return draw_points(trained, arrays, how, (seed, FLOW, 0, first), cells=last - first)
 
-    facts = {"mode": "said", "texts": list(texts), "neighbours": neighbours, "sampling": how.model_dump()}
+    facts = {
+        "mode": "said",
+        "texts": list(texts),
+        "read_as": read,
+        "neighbours": neighbours,
+        "sampling": how.model_dump(),
+    }
     if neighbours:
         notes.append(f"Also conditioned on the {neighbours:,} training cells nearest to the text: not from text alone.")
     return Plan(obs, points, {**facts, "evaluations": how.evaluations, "notes": notes})
+
+
+def settle_texts(run: WordRun, texts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Texts in the words the run was trained on, as far as conditions and other fields go, and notes."""
+    names, labels = Names(run.terms), {label.lower() for label in run.labels}
+    spoken = [*run.labels, *dict.fromkeys(run.facts["groups"].get("text", ()))]
+
+    def known(text: str) -> bool:
+        return text.lower() in labels or names(text) is not None
+
+    read, notes = [], []
+    for text in texts:
+        parse_query(text)  # refuses what says nothing
+        settled, said = settle_fields(text, run.facts["values"], spoken, known)
+        read.append(settled)
+        notes += said
+    return read, notes
 
 
 def check_text(run: WordRun, text: str) -> list[str]:
@@ -68,7 +96,7 @@ def check_text(run: WordRun, text: str) -> list[str]:
     if query.none_of:
         notes.append(f"{text!r}: what a text excludes is not understood when cells are generated; say what they are.")
     labels = [run.name(run.term(label)) for label in run.labels]
-    known = run.texts([*(f"A {label}." for label in labels), *run.labels])
+    known = run.texts([*(f"{with_article('A ', label)}{label}." for label in labels), *run.labels])
     likeness = known @ run.texts([text])[0]
     best = int(likeness.argmax())
     if likeness[best] < UNLIKE:

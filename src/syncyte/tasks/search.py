@@ -3,31 +3,27 @@
 By ``terms`` a sentence is read into clauses, wanted and unwanted, every clause is taken for classes of the run, and
 cells are ranked by their probability; ``explain`` says what was read. By ``vectors`` cells are ranked by their likeness
 to the whole sentence in the space of cells and texts: for what no class stands for, and deaf to negation.
-What searches need of the cells can be kept in an index folder, so that the next search reads no counts: it is known
-again by the names of the cells and the run.
-Leaves out: how sentences are read (``words.query``, ``words.matching``), how vectors are searched (``data.vectors``).
+Leaves out: how sentences are read (``words.query``, ``words.matching``), what is read of cells and kept in a folder
+(``search_index``), how vectors are searched (``data.vectors``).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from syncyte.atomic import atomic_dir, atomic_file
+from syncyte.atomic import atomic_file
 from syncyte.data.cells import Cells
-from syncyte.data.vectors import VectorIndex
 from syncyte.errors import ConfigError, DataError, unknown
+from syncyte.tasks.search_index import Library, check_nearest, read_library, sought
 from syncyte.tasks.trained import Trained
-from syncyte.tasks.word_run import Asked, WordRun
+from syncyte.tasks.word_run import WordRun
 from syncyte.words.map import LabelMapper
 from syncyte.words.matching import Meanings, Names, Resolved, score
 from syncyte.words.query import COMMON, parse_query
@@ -39,7 +35,6 @@ _VALUE = (
     r"(?:(?:\b(?:that|which|who)\s+(?:were|are|was|is)|\b(?:from|in|under|after))\s+)?"
     r"(?:(?P<neg>\bnot\s+|\bun-?|\bnon-?)|\b){}\b"
 )
-VECTORS, CHANCES, STAMP = "vectors", "chances.npy", "index.json"
 
 
 @dataclass(frozen=True)
@@ -76,28 +71,19 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Library:
-    """What searches read of cells: names, probabilities of classes ``(n, c)`` and of other fields, vectors."""
+class Wanted:
+    """What a sentence asks for: classes (None for any type), and values of other fields."""
 
-    names: NDArray[Any]
-    chances: NDArray[np.floating]
-    vectors: VectorIndex | NDArray[np.float32]
-    notes: tuple[str, ...] = ()
-    fields: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
+    resolved: Resolved | None
+    wishes: tuple[Wish, ...] = ()
 
-    def nearest(self, query: NDArray[np.float32], top: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Rows and cosines of the nearest cells."""
-        if isinstance(self.vectors, VectorIndex):
-            found, cosines = self.vectors.search(query[None], top)
-            return found[0], cosines[0]
-        scores = self.vectors @ query
-        rows = np.lexsort((np.arange(len(scores)), -scores))[:top]
-        return rows, scores[rows]
-
-    def vector(self, row: int) -> NDArray[np.float32]:
-        """Vector of one cell."""
-        every = self.vectors.vectors if isinstance(self.vectors, VectorIndex) else self.vectors
-        return np.asarray(every[row], dtype=np.float32)
+    def explain(self) -> str:
+        """How the sentence was read."""
+        lines = ["Read as: all cells"] if self.resolved is None else [self.resolved.explain()]
+        for wish in self.wishes:
+            sign = "wanted" if wish.wanted else "without"
+            lines.append(f"  {sign}: {wish.field} = {wish.value}, by its classifier")
+        return "\n".join(lines)
 
 
 def search_cells(
@@ -108,6 +94,7 @@ def search_cells(
     top: int = 200,
     mode: str = "terms",
     index: Path | None = None,
+    nearest: str = "auto",
     batch_size: int | None = None,
 ) -> Found:
     """Search; see ``syncyte.search``."""
@@ -116,16 +103,23 @@ def search_cells(
         raise ConfigError(unknown("mode of search", mode, get_args(Mode)))
     if top < 1:
         raise ConfigError(f"top is {top}; at least one cell is asked for.")
-    if query.startswith(CELL):
-        library = read_library(run, cells, index, batch_size)
+    alike = query.startswith(CELL)
+    check_nearest(nearest, index, alike or mode == "vectors")
+    if alike:
+        library = sought(read_library(run, cells, index, batch_size), nearest)
         return like_cell(run, library, query.removeprefix(CELL).strip(), top)
     if mode == "vectors":
         vector = sentence_vector(run, query)
-        library = read_library(run, cells, index, batch_size)
+        library = sought(read_library(run, cells, index, batch_size), nearest)
         return by_vector(run, library, query, vector, top)
+    wanted = read_sentence(run, query)
+    return by_terms(run, read_library(run, cells, index, batch_size), wanted, top)
+
+
+def read_sentence(run: WordRun, query: str) -> Wanted:
+    """What a sentence asks for, among the classes of the run and the values of its other fields."""
     rest, wishes = split_fields(run, query)
-    resolved = resolve(run, rest) if rest or not wishes else None
-    return by_terms(run, read_library(run, cells, index, batch_size), resolved, top, wishes)
+    return Wanted(resolve(run, rest) if rest or not wishes else None, wishes)
 
 
 def resolve(run: WordRun, query: str) -> Resolved:
@@ -165,21 +159,26 @@ def split_fields(run: WordRun, query: str) -> tuple[str, tuple[Wish, ...]]:
     return (rest if more else ""), tuple(wishes)
 
 
-def by_terms(run: WordRun, library: Library, resolved: Resolved | None, top: int, wishes: Sequence[Wish] = ()) -> Found:
-    """Cells by the probability of what is asked for; without ``resolved`` of any type."""
+def term_scores(run: WordRun, library: Library, wanted: Wanted) -> NDArray[np.float64]:
+    """``(n,)`` probability of what is asked for, 0 to 1."""
     chances = np.asarray(library.chances, dtype=np.float64)
-    scores = np.ones(len(chances)) if resolved is None else score(resolved, chances)
-    lines = ["Read as: all cells"] if resolved is None else [resolved.explain()]
-    for wish in wishes:
+    scores = np.ones(len(chances)) if wanted.resolved is None else score(wanted.resolved, chances)
+    for wish in wanted.wishes:
         column = run.facts["classifiers"][wish.field]["classes"].index(wish.value)
         own = np.asarray(library.fields[wish.field][:, column], dtype=np.float64)
         scores = scores * (own if wish.wanted else 1 - own)
-        lines.append(f"  {'wanted' if wish.wanted else 'without'}: {wish.field} = {wish.value}, by its classifier")
+    return scores
+
+
+def by_terms(run: WordRun, library: Library, wanted: Wanted, top: int) -> Found:
+    """Cells by the probability of what is asked for."""
+    scores = term_scores(run, library, wanted)
     rows = np.lexsort((np.arange(len(scores)), -scores))[:top]
     rows = rows[scores[rows] > 0]
     evidence = [_likely(run, library.chances[row]) for row in rows]
     table = pd.DataFrame({"cell": library.names[rows], "score": np.round(scores[rows], 4), "evidence": evidence})
-    return Found(table, "\n".join(lines), (*library.notes, *(() if resolved is None else resolved.notes)))
+    notes = () if wanted.resolved is None else wanted.resolved.notes
+    return Found(table, wanted.explain(), (*library.notes, *notes))
 
 
 def by_vector(run: WordRun, library: Library, query: str, vector: NDArray[np.float32], top: int) -> Found:
@@ -223,59 +222,6 @@ def sentence_vector(run: WordRun, query: str) -> NDArray[np.float32]:
     """Vector of a sentence, checked as any search is."""
     parse_query(query)
     return run.texts([query])[0]
-
-
-def read_library(run: WordRun, cells: Cells, index: Path | None, batch_size: int | None) -> Library:
-    """What is to be searched: from an index folder that fits the cells, or read from the counts (and kept there)."""
-    if index is None:
-        return _read(run, cells, batch_size)
-    stamp = _stamp(run, cells)
-    if (index / STAMP).is_file():
-        try:
-            found = json.loads((index / STAMP).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"The index {index} cannot be read ({error}). Remove the folder.") from error
-        if found != stamp:
-            raise DataError(
-                f"The index {index} was made for other cells or by another run (it has {found.get('cells')} cells, "
-                f"these are {len(cells)}). Name another folder, or remove it."
-            )
-        vectors = VectorIndex.open(index / VECTORS)
-        chances = np.load(index / CHANCES, mmap_mode="r", allow_pickle=False)
-        others = [name for name in run.facts["classifiers"] if name != "type"]
-        fields = {name: np.load(index / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in others}
-        return Library(np.asarray(vectors.names), chances, vectors, fields=fields)
-    if index.exists() and any(index.iterdir()):
-        raise DataError(f"{index} exists and is no index of cells, so it is left alone. Name another folder.")
-    library = _read(run, cells, batch_size)
-    with atomic_dir(index) as tmp:
-        VectorIndex.build(iter([np.asarray(library.vectors)]), list(library.names), tmp / VECTORS)
-        np.save(tmp / CHANCES, library.chances.astype(np.float16), allow_pickle=False)
-        for name, values in library.fields.items():
-            np.save(tmp / f"{name}.npy", values.astype(np.float16), allow_pickle=False)
-        (tmp / STAMP).write_text(json.dumps(stamp), encoding="utf-8")
-    return library
-
-
-def _read(run: WordRun, cells: Cells, batch_size: int | None) -> Library:
-    asked = run.ask(cells)
-    have = asked.cells.present(run.modality)
-    if not have.all():  # nothing is known of the others, not even what they are not
-        asked = replace(asked, cells=asked.cells.take(np.flatnonzero(have)))
-    vectors = unit_vectors(run, asked, batch_size)
-    fields = {name: run.chances(asked, name) for name in run.facts["classifiers"] if name != "type"}
-    return Library(asked.cells.names.astype(str).to_numpy(), run.chances(asked), vectors, asked.notes, fields)
-
-
-def unit_vectors(run: WordRun, asked: Asked, batch_size: int | None = None) -> NDArray[np.float32]:
-    """``(n, d)`` one vector a cell, of length one: the mean over the queries of the bridge."""
-    mean = run.vectors(asked, batch_size).mean(axis=1)
-    return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
-
-
-def _stamp(run: WordRun, cells: Cells) -> dict[str, Any]:
-    names = hashlib.sha256("\n".join(cells.names.astype(str)).encode()).hexdigest()[:32]
-    return {"run": run.trained.recipe.get("fingerprint", ""), "cells": len(cells), "names": names}
 
 
 def _likely(run: WordRun, chance: NDArray[np.floating]) -> str:
