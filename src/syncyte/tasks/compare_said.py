@@ -279,14 +279,14 @@ def compare_searches(test: WordTest) -> pd.DataFrame:
     rows = {}
     for query, right in queries:
         text = _asked(test, query) if query in classes else query
-        wanted, k = read_sentence(test.run, text), min(TOP, int(right.sum()))
+        read, k = read_sentence(test.run, text), min(TOP, int(right.sum()))
         cosines = np.asarray(library.vectors) @ sentence_vector(test.run, text)
         rows[text] = {
-            "precision": precision_at(term_scores(test.run, library, wanted), right, k),
+            "precision": precision_at(term_scores(test.run, library, read), right, k),
             "by_vectors": precision_at(cosines, right, k),
             "chance": float(right.mean()),
             "k": k,
-            "read_as": wanted.explain().splitlines()[0].removeprefix("Read as: "),
+            "read_as": read.explain().splitlines()[0].removeprefix("Read as: "),
         }
     return pd.DataFrame(rows).T.infer_objects().rename_axis("query")
 
