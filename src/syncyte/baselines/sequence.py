@@ -162,7 +162,8 @@ class _Logistic:
     """Logistic regression that also stands a target of one class alone."""
 
     def __init__(self, model: Any) -> None:
-        self.model, self.constant = model, None
+        self.model = model
+        self.constant: float | None = None
 
     def fit(self, x: Any, y: NDArray) -> Self:
         if len(np.unique(y)) < 2:

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -23,6 +24,7 @@ from syncyte.errors import ConfigError, DataError
 from syncyte.models.dna_weights import built, checked_folder, fingerprint, load_weights, package_of
 from syncyte.models.pretrained_folder import CONFIG, read_json
 
+GAMMA = "use_tf_gamma"
 GAMMA_BINS = 1536  # the gamma positions of the original are a table of this many bins
 ENFORMER_KEPT, BORZOI_LENGTH = 896, 524_288
 BORZOI_BIN, BORZOI_STEP = 32, 128  # bases of a bin, and what a window is a multiple of
@@ -157,9 +159,9 @@ def open_enformer(
     bins, both_strands, device
         As of ``PretrainedEncoder``.
     tf_gamma
-        The gamma positions of the original instead of those computed here. By default what the configuration says,
-        and where it is silent: on for windows of 1,536 bins, which weights from the original need. Turn it off for
-        weights that were trained in PyTorch.
+        The gamma positions of the original instead of those computed here. By default on for windows of 1,536 bins,
+        which weights from the original need, whatever the configuration says: saving a model writes False there.
+        Turn it off for weights that were trained in PyTorch.
     length
         Bases; by default 1,536 bins for a network that keeps 896, else as many as it keeps.
 
@@ -176,7 +178,24 @@ def open_enformer(
     folder = checked_folder(folder, "enformer")
     values = read_json(folder / CONFIG)
     network = built(package.Enformer, package.EnformerConfig, values, folder)
-    settings = network.config
+    size = 2**network.config.num_downsamples
+    length, gamma = _enformer_geometry(network.config, length, tf_gamma, values.get("use_tf_gamma"))
+    load_weights(network, folder)
+    set_gamma(network, gamma)
+    body = Body(
+        network,
+        length,
+        size,
+        2 * network.config.dim,
+        lambda x: network(x.transpose(1, 2), return_only_embeddings=True),
+        lambda h: h,
+        f"enformer length={length} gamma={gamma}",
+    )
+    return PretrainedEncoder(folder, body, bins, both_strands, device)
+
+
+def _enformer_geometry(settings: Any, length: int | None, tf_gamma: bool | None, said: Any) -> tuple[int, bool]:
+    """Bases of a window and whether gamma positions are those of the original, once both are seen to fit."""
     size, kept = 2**settings.num_downsamples, settings.target_length
     if length is None:
         length = (GAMMA_BINS if kept in (ENFORMER_KEPT, -1) else kept) * size
@@ -186,25 +205,13 @@ def open_enformer(
             f"length={length:,} does not fit: a multiple of {size} bases is needed, with at least {kept} bins and an "
             "even number of bins to crop. Leave it out for the length the network was trained on."
         )
-    said = values.get("use_tf_gamma")
-    gamma = tf_gamma if tf_gamma is not None else bool(said) if said is not None else total == GAMMA_BINS
+    gamma = tf_gamma if tf_gamma is not None else bool(said) or total == GAMMA_BINS  # False is what saving writes
     if gamma and total != GAMMA_BINS:
         raise ConfigError(
             f"The gamma positions of the original need {GAMMA_BINS:,} bins ({GAMMA_BINS * size:,} bases) and not "
             f"{total:,}. Leave length out, or pass tf_gamma=False for weights trained in PyTorch."
         )
-    load_weights(network, folder)
-    set_gamma(network, gamma)
-    body = Body(
-        network,
-        length,
-        size,
-        2 * settings.dim,
-        lambda x: network(x.transpose(1, 2), return_only_embeddings=True),
-        lambda h: h,
-        f"enformer length={length} gamma={gamma}",
-    )
-    return PretrainedEncoder(folder, body, bins, both_strands, device)
+    return length, gamma
 
 
 def set_gamma(network: nn.Module, on: bool) -> None:
@@ -217,11 +224,11 @@ def set_gamma(network: nn.Module, on: bool) -> None:
     """
     layers = [module for module in network.modules() if hasattr(module, "to_rel_k")]
     for layer in layers:
-        if not hasattr(layer, "use_tf_gamma"):
+        if not hasattr(layer, GAMMA):
             layers = []
             break
-        layer.use_tf_gamma = on
-    if not layers or any(layer.use_tf_gamma is not on for layer in layers):
+        setattr(layer, GAMMA, on)
+    if not layers or any(getattr(layer, GAMMA) is not on for layer in layers):
         raise ConfigError(
             "The installed enformer-pytorch has no switch for gamma positions, so published weights would be used "
             "with wrong positions. Install enformer-pytorch 0.8.10 or later."

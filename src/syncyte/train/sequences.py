@@ -1,0 +1,256 @@
+"""Training of the sequence encoder: chromosomes held out, both strands, small shifts, and an honest report.
+
+The closed form is fitted first; every training row is told what a machine that never saw its chromosome says of it, and
+the towers learn what is left. Early stopping looks at the validation chromosomes, the report at the test chromosomes.
+Leaves out: where windows and targets come from, and the parts of the report (``sequence_report``).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from syncyte.baselines.sequence import Task, as_table
+from syncyte.baselines.spectrum import SpectrumMachine, fit_machine, fit_spectrum
+from syncyte.errors import ConfigError, DataError
+from syncyte.genome.sequence import UNKNOWN
+from syncyte.meter import Meter
+from syncyte.models.dna_encoder import HALVES, TrainedEncoder
+from syncyte.nn.sequence import SequenceNet, SequenceSizes, SequenceTower
+from syncyte.train.sequence_report import make_report
+
+SHIFT = 3  # bases a window is moved by, to either side
+BATCH, LR, DECAY = 64, 3e-3, 0.05
+PATIENCE = 8  # epochs without a better loss on the validation chromosomes
+
+
+def fit_encoder(
+    codes: NDArray[np.uint8],
+    targets: ArrayLike,
+    groups: ArrayLike,
+    *,
+    valid: Iterable[str],
+    test: Iterable[str] = (),
+    task: Task = "binary",
+    seed: int = 0,
+    epochs: int = 24,
+    length: int | None = None,
+    quiet: bool = False,
+    **sizes: Any,
+) -> TrainedEncoder:
+    """Train an encoder and measure it beside GC content and short words.
+
+    Parameters
+    ----------
+    codes
+        ``(n, L)`` bases. Windows longer than ``length`` give their middle, and real bases when they are moved.
+    targets
+        ``(n, T)`` of 0 and 1 (``binary``), or numbers that are not negative (``count``).
+    groups
+        Chromosome of each row; rows are never split at random.
+    valid, test
+        Chromosomes for early stopping, and for the report alone.
+    task, seed, epochs
+        Kind of targets; seed of everything random; passes at most.
+    length, quiet
+        Bases of the encoder, by default ``L``; show no progress.
+    **sizes
+        Further settings of ``nn.sequence.SequenceSizes``.
+
+    Raises
+    ------
+    DataError
+        If shapes do not fit, or too few rows are left to train or stop by.
+    ConfigError
+        For settings that are unknown, or chromosomes that are both valid and test.
+    """
+    table, names = as_table(targets), np.asarray(groups).astype(str)
+    apart = {"valid": sorted(set(map(str, valid))), "test": sorted(set(map(str, test)))}
+    parts = split_rows(len(codes), table, names, set(apart["valid"]), set(apart["test"]))
+    length = length or codes.shape[1]
+    shape = _sizes(sizes, length, codes.shape[1], table.shape[1], task, len(parts["train"]))
+    network = SequenceNet(shape)
+    machine, unseen = _start(middle(codes[parts["train"]], length), table, names, parts["train"], shape, seed)
+    load_start(network, machine)
+    held = _offsets(network, middle(codes[parts["valid"]], length))
+    before = torch.random.get_rng_state()
+    try:
+        for member, tower in enumerate(network.each()):
+            _train(tower, codes, table, parts, (unseen, held), shape, (seed, member), epochs, quiet)
+    finally:
+        torch.random.set_rng_state(before)
+    encoder = TrainedEncoder(network)
+    encoder.report = make_report(encoder, middle(codes, length), table, names, parts, task, seed)
+    encoder.report["training"] = {"seed": seed, "epochs": epochs, **apart}
+    return encoder
+
+
+def split_rows(
+    rows: int, targets: NDArray[np.float64], groups: NDArray[np.str_], valid: set[str], test: set[str]
+) -> dict[str, NDArray[np.int64]]:
+    """Rows of train, valid and test by chromosome.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As of ``fit_encoder``.
+    """
+    if not (rows == len(targets) == len(groups)):
+        raise DataError(f"{rows} windows, {len(targets)} targets and {len(groups)} groups: expected one of each a row.")
+    if both := valid & test:
+        raise ConfigError(f"{', '.join(sorted(both))} cannot both stop the training and test it. Choose others.")
+    if missing := (valid | test) - set(groups.tolist()):
+        raise ConfigError(f"No row lies on {', '.join(sorted(missing))}. Known: {', '.join(sorted(set(groups)))}.")
+    parts = {
+        "valid": np.flatnonzero(np.isin(groups, sorted(valid))),
+        "test": np.flatnonzero(np.isin(groups, sorted(test))),
+        "train": np.flatnonzero(~np.isin(groups, sorted(valid | test))),
+    }
+    if len(parts["train"]) < 20 or not len(parts["valid"]):
+        raise DataError(
+            f"{len(parts['train'])} rows to train on and {len(parts['valid'])} to stop by; expected at least 20 and 1. "
+            "Name other chromosomes as valid and test."
+        )
+    return parts
+
+
+def middle(codes: NDArray[np.uint8], length: int, shift: int = 0) -> NDArray[np.uint8]:
+    """Middle ``length`` bases of windows, moved by ``shift``; unknown where a window does not reach."""
+    first = (codes.shape[1] - length) // 2 + shift
+    out = np.full((len(codes), length), UNKNOWN, dtype=np.uint8)
+    low, high = max(first, 0), min(first + length, codes.shape[1])
+    out[:, low - first : high - first] = codes[:, low:high]
+    return out
+
+
+def indicators(codes: NDArray[np.uint8]) -> Tensor:
+    """Indicators ``(n, 4, L)`` of codes, as ``genome.sequence.one_hot`` gives them."""
+    table = torch.cat([torch.eye(4), torch.zeros(1, 4)])
+    return table[torch.from_numpy(codes.astype(np.int64))].transpose(1, 2).contiguous()
+
+
+def load_start(network: SequenceNet, machine: SpectrumMachine) -> None:
+    """Put a fitted machine into a network; tables are rounded to what is stored."""
+    values = {
+        "table": machine.spectrum.table,
+        "middle": machine.spectrum.middle,
+        "centres": machine.centres,
+        "weights": machine.weights,
+        "bias": machine.bias,
+    }
+    for name, value in values.items():
+        tensor = torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32))
+        getattr(network.start, name).copy_(tensor.half().float() if f"start.{name}" in HALVES else tensor)
+
+
+def _sizes(given: dict[str, Any], length: int, bases: int, tasks: int, task: Task, rows: int) -> SequenceSizes:
+    if length > bases:
+        raise DataError(f"length={length} is more than the windows have ({bases}). Cut longer windows.")
+    sizes = SequenceSizes.parse({**given, "length": length, "tasks": tasks, "task": task})
+    centres = min(sizes.centres, rows)
+    return sizes.model_copy(update={"centres": centres, "axes": min(sizes.axes, centres - 1)})
+
+
+def _start(
+    codes: NDArray[np.uint8],
+    targets: NDArray[np.float64],
+    groups: NDArray[np.str_],
+    rows: NDArray[np.int64],
+    sizes: SequenceSizes,
+    seed: int,
+) -> tuple[SpectrumMachine, NDArray[np.float32]]:
+    """The closed form of the training rows, padded to the shape of the network."""
+    options = {"k": sizes.k, "informative": sizes.informative, "axes": sizes.axes, "landmarks": sizes.centres}
+    spectrum, landmarks = fit_spectrum(codes, seed=seed, **options)
+    spectrum = spectrum.padded(sizes.axes)
+    axes = spectrum.transform(codes)
+    machine, unseen = fit_machine(
+        axes, targets[rows], groups[rows], spectrum, landmarks, task=sizes.task, gamma=sizes.gamma
+    )
+    return machine.padded(sizes.centres), unseen
+
+
+@torch.no_grad()
+def _offsets(network: SequenceNet, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+    start, parts = network.start, []
+    for first in range(0, len(codes), 256):
+        parts.append(start.answers(start.axes(indicators(codes[first : first + 256]))).numpy())
+    return np.concatenate(parts)
+
+
+def _loss(answers: Tensor, targets: Tensor, task: Task) -> Tensor:
+    if task == "binary":
+        return F.binary_cross_entropy_with_logits(answers, targets)
+    return F.mse_loss(answers, torch.log1p(targets))
+
+
+def _train(
+    tower: SequenceTower,
+    codes: NDArray[np.uint8],
+    targets: NDArray[np.float64],
+    parts: dict[str, NDArray[np.int64]],
+    offsets: tuple[NDArray[np.float32], NDArray[np.float32]],
+    sizes: SequenceSizes,
+    key: tuple[int, int],
+    epochs: int,
+    quiet: bool,
+) -> None:
+    """Train one tower on what the start leaves over; it ends as the validation chromosomes liked it best."""
+    rng = np.random.default_rng(key)
+    torch.manual_seed(int(rng.integers(2**62)))
+    fresh = SequenceTower(sizes).state_dict()
+    tower.load_state_dict(fresh)
+    y, base = torch.from_numpy(targets[parts["train"]]).float(), torch.from_numpy(offsets[0])
+    train, steps = parts["train"], max(1, len(parts["train"]) // BATCH)
+    optimiser = torch.optim.AdamW(tower.parameters(), lr=LR, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LR, total_steps=epochs * steps, pct_start=0.15)
+    best, kept, since = _validation(tower, codes, targets, parts, offsets[1], sizes), copy.deepcopy(fresh), 0
+    with Meter(f"training tower {key[1] + 1} of {sizes.members}", "windows", quiet) as meter:
+        for epoch in range(epochs):
+            tower.train()
+            order = rng.permutation(len(train))
+            for step in range(steps):
+                rows = order[step * BATCH : (step + 1) * BATCH]
+                shift = int(rng.integers(-SHIFT, SHIFT + 1))
+                x = indicators(middle(codes[train[rows]], sizes.length, shift))
+                turned = torch.from_numpy(rng.random(len(rows)) < 0.5)
+                x[turned] = x[turned].flip(1, 2)
+                loss = _loss(base[rows] + tower.head(tower.strand(x)), y[rows], sizes.task)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                schedule.step()
+                meter.advance(epoch * steps + step + 1, epochs * steps, (epoch * steps + step + 1) * BATCH)
+            score = _validation(tower, codes, targets, parts, offsets[1], sizes)
+            since += 1
+            if score < best and math.isfinite(score):
+                best, kept, since = score, copy.deepcopy(tower.state_dict()), 0
+            if since >= PATIENCE:
+                break
+    tower.load_state_dict(kept)
+    tower.eval()
+
+
+@torch.no_grad()
+def _validation(
+    tower: SequenceTower,
+    codes: NDArray[np.uint8],
+    targets: NDArray[np.float64],
+    parts: dict[str, NDArray[np.int64]],
+    offsets: NDArray[np.float32],
+    sizes: SequenceSizes,
+) -> float:
+    """Mean loss on the validation chromosomes."""
+    tower.eval()
+    windows = middle(codes[parts["valid"]], sizes.length)
+    answers = [tower.head(tower(indicators(windows[at : at + 256]))) for at in range(0, len(windows), 256)]
+    y = torch.from_numpy(targets[parts["valid"]]).float()
+    return float(_loss(torch.from_numpy(offsets) + torch.cat(answers), y, sizes.task))
