@@ -72,6 +72,9 @@ def test_search_with_an_index_and_by_a_cell(place, tmp_path):
         tables.append(pd.read_csv(out).set_index("cell")["score"])
     assert (index / "index.json").exists()
     np.testing.assert_allclose(tables[0], tables[1], atol=1e-3)
+    more = ["--mode", "vectors", "--nearest", "exact", "--index", index, "--out", out, "--device", "cpu"]
+    call("search", place / "run", "B cells", place / "cells.h5ad", *more)
+    assert len(pd.read_csv(out)) == 200
     name = anndata.read_h5ad(place / "cells.h5ad").obs_names[3]
     done = call("search", place / "run", f"cell:{name}", place / "cells.h5ad", "--out", out, "--device", "cpu")
     assert f"Cells like {name}" in done.output and name not in set(pd.read_csv(out)["cell"])
@@ -88,7 +91,7 @@ def test_annotate_without_a_reference(place, tmp_path):
     assert "No marker of" in " ".join(done.output.split())
     types = tmp_path / "types.txt"
     types.write_text("natural killer cell\n")
-    more = ["--candidates", types, "--by", "cluster", "--out", out]
+    more = ["--candidates", types, "--by", "cluster", "--unseen-share", 0.5, "--out", out]
     call("annotate", place / "run", place / "query.h5ad", "--zero-shot", *more)
     obs = anndata.read_h5ad(out).obs
     assert set(obs["syncyte_type"][obs["cell_type"] == UNSEEN].astype(str)) == {"natural killer cell"}
@@ -132,6 +135,7 @@ def test_help_has_examples(command):
     assert {"search": "--index", "describe": "--say", "annotate": "--zero-shot", "generate": "--text"}.get(
         command, "--text-key"
     ) in told
+    assert {"search": "--nearest", "annotate": "--unseen-share"}.get(command, "Usage") in told
 
 
 @pytest.mark.parametrize(
@@ -141,6 +145,9 @@ def test_help_has_examples(command):
         (["search", "run", "😀", "cells.h5ad", "--out", "x.csv"], 2, "has no letters"),
         (["search", "run", "B cells", "cells.h5ad", "--out", "x.csv", "--top", "0"], 2, "--top"),
         (["search", "run", "B cells", "cells.h5ad", "--out", "x.csv", "--mode", "vector"], 2, "vector"),
+        (["search", "run", "B cells", "cells.h5ad", "--out", "x.csv", "--nearest", "fais"], 2, "fais"),
+        (["search", "run", "B cells", "cells.h5ad", "--out", "x.csv", "--nearest", "faiss"], 2, "of --index"),
+        (["annotate", "run", "cells.h5ad", "--unseen-share", "0.1", "--out", "x.h5ad"], 2, "belongs to --zero-shot"),
         (["search", "run", "B cells", "none.h5ad", "--out", "x.csv"], 1, "none.h5ad"),
         (["search", "nowhere", "B cells", "cells.h5ad", "--out", "x.csv"], 1, "nowhere"),
         (["search", "run", "B cells", "cells.h5ad"], 2, "--out"),
