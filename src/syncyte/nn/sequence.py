@@ -3,7 +3,7 @@
 The start (``baselines.spectrum``) is part of the network as tables: words with gaps, their axes, and a Gaussian kernel
 regression on the axes. Each tower reads motifs (one wide layer, max pooling, a few narrow layers with dilation,
 global pooling) on both strands through the same weights and averages them; its head begins at zero, so an untrained
-network says what the start says. An unknown base is four zeros.
+network says what the start says. A gate holds how much of either is kept. An unknown base is four zeros.
 Leaves out: losses and training.
 """
 
@@ -157,6 +157,8 @@ class SequenceNet(nn.Module):
         self.sizes = sizes
         self.start = SpectrumStart(sizes)
         self.towers = nn.ModuleList(SequenceTower(sizes) for _ in range(sizes.members))
+        self.gate: Tensor
+        self.register_buffer("gate", torch.tensor([[1.0], [1.0], [0.0]]).repeat(1, sizes.tasks))
 
     @property
     def head(self) -> nn.ModuleList:
@@ -174,9 +176,9 @@ class SequenceNet(nn.Module):
     def both(self, onehot: Float[Tensor, "b 4 l"]) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b t"]]:
         """Embeddings and answers."""
         axes = self.start.axes(onehot)
-        answers = self.start.answers(axes)
+        answers = self.gate[0] * self.start.answers(axes) + self.gate[2]
         vectors = [tower(onehot) for tower in self.towers]
         for tower, vector in zip(self.each(), vectors):
-            answers = answers + tower.head(vector) / len(self.towers)
+            answers = answers + self.gate[1] * tower.head(vector) / len(self.towers)
         kept = axes[:, : self.sizes.kept] * self.sizes.axes**0.5  # axes are of length one over all of them
         return torch.cat([*vectors, kept], dim=1), answers
