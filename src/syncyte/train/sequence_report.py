@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from syncyte.baselines.sequence import GcContent, KmerRegression, Task, as_table, column_scores
+from syncyte.baselines.sequence import GcContent, KmerRegression, Task, as_table
 from syncyte.genome.sequence import one_hot
 from syncyte.models.dna_encoder import TrainedEncoder
 
@@ -103,21 +103,11 @@ def compare(
         ``{method: {measure: (value, low, high)}}`` and ``{other: (difference, low, high)}`` of the first measure.
     """
     truth, names = as_table(targets), list(methods)
-    guesses = {name: as_table(guess) for name, guess in methods.items()}
-    picks = _draws(np.asarray(groups).astype(str), seed)
-    whole = {name: _measures(truth, guess, task) for name, guess in guesses.items()}
-    drawn = {name: [_measures(truth[pick], guess[pick], task) for pick in picks] for name, guess in guesses.items()}
-    scores = {
-        name: {key: _interval(whole[name][key], [draw[key] for draw in drawn[name]]) for key in whole[name]}
-        for name in names
-    }
-    key, first = next(iter(whole[names[0]])), names[0]
-    ahead = {
-        name: _interval(
-            whole[first][key] - whole[name][key], [a[key] - b[key] for a, b in zip(drawn[first], drawn[name])]
-        )
-        for name in names[1:]
-    }
+    weights = _draws(np.asarray(groups).astype(str), seed)
+    drawn = {name: _measures(truth, as_table(guess), weights, task) for name, guess in methods.items()}
+    scores = {name: {key: _interval(values) for key, values in drawn[name].items()} for name in names}
+    key = next(iter(scores[names[0]]))
+    ahead = {name: _interval(drawn[names[0]][key] - drawn[name][key]) for name in names[1:]}
     return scores, ahead
 
 
@@ -130,35 +120,69 @@ def verdict(ahead: Mapping[str, tuple[float, float, float]], words: str, gc: str
     return BEATS if ahead[words][1] > 0 else BEATS_GC
 
 
-def _draws(groups: NDArray[np.str_], seed: int) -> list[NDArray[np.int64]]:
-    rng = np.random.default_rng(seed)
-    names = np.unique(groups)
-    if len(names) < GROUPS:
-        return [rng.integers(0, len(groups), len(groups)) for _ in range(DRAWS)]
-    rows = [np.flatnonzero(groups == name) for name in names]
-    return [np.concatenate([rows[one] for one in rng.integers(0, len(names), len(names))]) for _ in range(DRAWS)]
+def _draws(groups: NDArray[np.str_], seed: int) -> NDArray[np.float64]:
+    """How often each row is drawn: ``(1 + draws, n)``, the first as it is."""
+    rng, (names, codes) = np.random.default_rng(seed), np.unique(groups, return_inverse=True)
+    units = codes if len(names) >= GROUPS else np.arange(len(groups))
+    count = int(units.max(initial=-1)) + 1
+    drawn = rng.multinomial(count, np.full(count, 1 / max(count, 1)), DRAWS)
+    return np.concatenate([np.ones((1, len(groups))), drawn[:, units]])
 
 
-def _measures(truth: NDArray, guess: NDArray, task: Task) -> dict[str, float]:
-    """AUROC and AUPRC, or Pearson's r of logarithms: means over the targets that have them."""
+def _measures(truth: NDArray, guess: NDArray, weights: NDArray[np.float64], task: Task) -> dict[str, NDArray]:
+    """AUROC and AUPRC, or Pearson's r of logarithms, by draw: means over the targets that have them."""
+    columns = range(truth.shape[1])
     if task == "count":
-        return {"r": _mean(column_scores(truth, guess, task))}
-    from sklearn.metrics import average_precision_score
-
-    precision = [
-        average_precision_score(truth[:, column], guess[:, column]) if np.ptp(truth[:, column]) else np.nan
-        for column in range(truth.shape[1])
-    ]
-    return {"auroc": _mean(column_scores(truth, guess, task)), "auprc": _mean(np.array(precision))}
+        return {"r": _means([weighted_r(np.log1p(truth[:, one]), guess[:, one], weights) for one in columns])}
+    both = [weighted_ranking(truth[:, one], guess[:, one], weights) for one in columns]
+    return {"auroc": _means([one[0] for one in both]), "auprc": _means([one[1] for one in both])}
 
 
-def _mean(values: NDArray[np.float64]) -> float:
-    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+def weighted_ranking(
+    truth: NDArray[np.float64], guess: NDArray[np.floating], weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """AUROC and average precision of one prediction ``(n,)`` under several weightings ``(w, n)`` of the rows.
+
+    Ties count half in the first and are taken together in the second; NaN where a class has no weight.
+    """
+    order = np.argsort(-guess, kind="stable")
+    starts = np.flatnonzero(np.concatenate([[True], np.diff(guess[order]) != 0]))
+    hits = np.add.reduceat(weights[:, order] * truth[order], starts, axis=1)
+    misses = np.add.reduceat(weights[:, order] * (1 - truth[order]), starts, axis=1)
+    found, wrong = hits.cumsum(axis=1), misses.cumsum(axis=1)
+    positive, negative = found[:, -1], wrong[:, -1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        area = (misses * (found - hits / 2)).sum(axis=1) / (positive * negative)
+        precision = np.where(found + wrong > 0, found / (found + wrong), 0.0)
+        average = (hits * precision).sum(axis=1) / positive
+    average[negative == 0] = np.nan
+    return area, average
 
 
-def _interval(value: float, draws: list[float]) -> tuple[float, float, float]:
-    known = np.array([draw for draw in draws if np.isfinite(draw)])
+def weighted_r(
+    truth: NDArray[np.float64], guess: NDArray[np.floating], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Pearson's r of one prediction ``(n,)`` under several weightings ``(w, n)``; NaN where either is constant."""
+    share = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
+    left, right = truth - truth.mean(), guess - guess.mean()
+    means = share @ left, share @ right
+    cross = share @ (left * right) - means[0] * means[1]
+    spread = (share @ left**2 - means[0] ** 2) * (share @ right**2 - means[1] ** 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(spread > 1e-18, cross / np.sqrt(spread), np.nan)
+
+
+def _means(values: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    table = np.stack(values)
+    known = np.isfinite(table)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, table, 0.0).sum(axis=0) / known.sum(axis=0)
+
+
+def _interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    """The first value, and percentiles of the others."""
+    known = values[1:][np.isfinite(values[1:])]
     if not len(known):
-        return value, float("nan"), float("nan")
+        return float(values[0]), float("nan"), float("nan")
     low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return value, float(low), float(high)
+    return float(values[0]), float(low), float(high)

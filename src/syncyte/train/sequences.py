@@ -78,9 +78,9 @@ def fit_encoder(
     parts = split_rows(len(codes), table, names, set(apart["valid"]), set(apart["test"]))
     length = length or codes.shape[1]
     shape = _sizes(sizes, length, codes.shape[1], table.shape[1], task, len(parts["train"]))
+    before = torch.random.get_rng_state()
     network = SequenceNet(shape)
     load_start(network, _start(middle(codes[parts["train"]], length), table, names, parts["train"], shape, seed))
-    before = torch.random.get_rng_state()
     try:
         for member, tower in enumerate(network.each()):
             _train(tower, codes, table, parts, shape, (seed, member), epochs, quiet)
