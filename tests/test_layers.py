@@ -17,7 +17,7 @@ LAYERS = (
     {"cli"},
     {"walkthrough"},
     {"api"},
-    {"generation", "places", "asking"},
+    {"generation", "places", "asking", "variation"},
     {"files"},
     {"report"},
     {"recipes"},

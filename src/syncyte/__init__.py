@@ -28,8 +28,10 @@ if TYPE_CHECKING:  # for editors and type checkers only
         top_regions,
         train,
         translate,
+        variants,
     )
     from syncyte.recipes.simulate import simulate
+    from syncyte.recipes.simulate_regulation import simulate_regulation
     from syncyte.walkthrough import demo
 
 _VERBS = {
@@ -47,10 +49,12 @@ _VERBS = {
     "top_regions": ("syncyte.api", "top_regions"),
     "generate": ("syncyte.api", "generate"),
     "perturb": ("syncyte.api", "perturb"),
+    "variants": ("syncyte.api", "variants"),
     "evaluate": ("syncyte.api", "evaluate"),
     "map_labels": ("syncyte.api", "map_labels"),
     "demo": ("syncyte.walkthrough", "demo"),
     "simulate": ("syncyte.recipes.simulate", "simulate"),
+    "simulate_regulation": ("syncyte.recipes.simulate_regulation", "simulate_regulation"),
 }
 
 __all__ = [  # noqa: RUF022 - the order in which a user meets them
@@ -68,10 +72,12 @@ __all__ = [  # noqa: RUF022 - the order in which a user meets them
     "top_regions",
     "generate",
     "perturb",
+    "variants",
     "evaluate",
     "map_labels",
     "demo",
     "simulate",
+    "simulate_regulation",
 ]
 
 

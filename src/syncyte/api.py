@@ -30,6 +30,7 @@ from syncyte.files import (
 )
 from syncyte.generation import generate, perturb
 from syncyte.places import genes_of, top_regions
+from syncyte.variation import read_sequences, variants
 
 if TYPE_CHECKING:
     from syncyte.tasks.result import Evaluation, Result
@@ -54,6 +55,7 @@ __all__ = [
     "top_regions",
     "train",
     "translate",
+    "variants",
     "write_store",
 ]
 
@@ -72,6 +74,14 @@ def train(
     ontology: Any = None,
     markers: Any = None,
     encoder: Any = None,
+    fasta: Any = None,
+    offset: int | None = None,
+    tss: Any = None,
+    peaks: Any = None,
+    atac: Any = None,
+    dna_encoder: Any = None,
+    gene_features: Any = None,
+    gene_medians: Any = None,
     validation: str | Sequence[str] | None = None,
     settings: Sequence[str] = (),
     resume: bool = False,
@@ -89,34 +99,27 @@ def train(
     Parameters
     ----------
     recipe, preset
-        ``clm_x``, ``clm_access``, ``scldm`` or ``scmmgpt``, and its size: ``tiny``, ``lite``, ``small``, ``base`` (or
-        ``paper``).
+        A name that ``syncyte train --help`` lists, and its size: ``tiny``, ``lite``, ``small``, ``base`` or ``paper``.
     data, out
-        Training cells, see ``read``, which may lack any modality; RUN folder. One that exists is an error without
-        ``resume`` or ``overwrite``.
-    batch_key, label_key, validation
-        Columns of ``obs``: technical batch (one is held out, or those named in ``validation``), cell type.
+        Cells, see ``read``; RUN folder. One that exists is an error without ``resume`` or ``overwrite``.
+    batch_key, label_key, validation, settings
+        Columns of technical batches and types, batches held out; single settings (``"stages.rna.epochs=5"``).
     condition_keys, features
-        More columns that ``scldm`` can be asked for, labels or numbers, and ``KEY=TABLE`` (.csv or .tsv, values of the
-        column first) of feature vectors of one, so that values that were never trained on can be asked for.
-    text_key, ontology, markers
-        Of ``scmmgpt``: column with your own text about each cell, file of the Cell Ontology, table of markers instead
-        of the embedded one.
-    encoder
-        Of ``scmmgpt``: an earlier run, or a published gene transformer, that reads the cells too; copied into the run.
-    settings
-        Changes of single settings, ``"stages.rna.epochs=5"``.
+        More columns that ``scldm`` can be asked for, and ``KEY=TABLE`` of feature vectors of the values of one.
+    text_key, ontology, markers, encoder, fasta, offset, tss, peaks, atac, dna_encoder, gene_features, gene_medians
+        Of single recipes; see ``asking.read_words`` and ``variation.read_sequences``.
     """
+    given = locals()
     import syncyte.recipes  # noqa: F401 - registers the recipes
     from syncyte.recipes.train import configure, train_recipe
 
     config = configure(recipe, preset, settings)
+    words, sequences = read_words(recipe, text_key, ontology, markers, encoder), read_sequences(recipe, given)
     cells = open_data(data, modality, genome, layer, force)
-    keys: dict[str, Any] = {"batch_key": batch_key, "label_key": label_key, "validation": validation}
+    keys: dict[str, Any] = {name: given[name] for name in ("batch_key", "label_key", "validation", "resume", "seed")}
     keys |= {"condition_keys": (condition_keys,) if isinstance(condition_keys, str) else tuple(condition_keys)}
-    keys |= {"features": read_features(features), **read_words(recipe, text_key, ontology, markers, encoder)}
-    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "device": device, "seed": seed, "quiet": quiet}
-    train_recipe(config, cells, Path(out), command=_command(), **keys, **how)
+    keys |= {"features": read_features(features), "overwrite": overwrite, "device": device, "quiet": quiet}
+    train_recipe(config, cells, Path(out), command=_command(), **keys, **words, **sequences)
     return load(out, device=device)
 
 

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from syncyte.cli import data, demo, doctor, make, ontology, options, reference, tasks, train, words
+from syncyte.cli import data, demo, dna, doctor, make, ontology, options, reference, tasks, train, words
 from syncyte.errors import DiskFullError, Dismissed, SyncyteError
 
 # Faults of the machine, not of syncyte: full disk, quota, no permission, read-only or too-long path.
@@ -56,6 +56,7 @@ for command in (
     make.perturb,
     words.search,
     words.describe,
+    dna.variants,
     tasks.evaluate,
     demo.demo,
     doctor.doctor,

@@ -95,3 +95,12 @@ def say(text: str, quiet: bool) -> None:
     """Print on standard output, unless told to be quiet; of several processes the first alone does."""
     if not quiet and os.environ.get("RANK", "0") == "0":
         typer.echo(text)
+
+
+Fasta = Annotated[
+    list[Path] | None,
+    typer.Option("--fasta", metavar="FASTA", help="Genome (plain, gzip or bgzip; repeatable for several files)."),
+]
+Offset = Annotated[
+    int | None, typer.Option("--offset", metavar="N", help="Where the one sequence of a slice of a genome begins.")
+]

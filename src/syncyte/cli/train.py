@@ -11,7 +11,9 @@ from syncyte.cli import options
 
 RecipeName = Annotated[
     str,
-    typer.Argument(metavar="RECIPE", help="What to train: clm_x, clm_access, scldm or scmmgpt.", show_default=False),
+    typer.Argument(
+        metavar="RECIPE", help="What to train: clm_x, clm_access, scldm, scmmgpt, bio_dta.", show_default=False
+    ),
 ]
 ConditionKeys = Annotated[
     list[str] | None,
@@ -36,6 +38,25 @@ Encoder = Annotated[
         metavar="FOLDER",
         help="An earlier run, or a published gene transformer, that reads the cells beside scmmgpt's own encoder.",
     ),
+]
+Starts = Annotated[
+    Path | None, typer.Option("--tss", metavar="TSS", help="Transcription starts for bio_dta: GTF, BED or table.")
+]
+Peaks = Annotated[Path | None, typer.Option("--peaks", metavar="BED", help="Regions near genes, for bio_dta.")]
+Openness = Annotated[
+    Path | None,
+    typer.Option("--atac", metavar="DATA", help="Cells whose openness the sequence model of bio_dta learns."),
+]
+DnaEncoder = Annotated[
+    Path | None,
+    typer.Option("--dna-encoder", metavar="DIR", help="Sequence model to use: Enformer, Borzoi, or of an earlier run."),
+]
+GeneFeatures = Annotated[
+    Path | None, typer.Option("--gene-features", metavar="TABLE", help="Vectors of genes instead of DNA, for bio_dta.")
+]
+GeneMedians = Annotated[
+    Path | None,
+    typer.Option("--gene-medians", metavar="FILE", help="Medians of genes for the rank encoding of bio_dta."),
 ]
 Validation = Annotated[
     list[str] | None,
@@ -62,6 +83,14 @@ def train(
     ontology: options.OntologyFile = None,
     markers: Markers = None,
     encoder: Encoder = None,
+    fasta: options.Fasta = None,
+    offset: options.Offset = None,
+    tss: Starts = None,
+    peaks: Peaks = None,
+    atac: Openness = None,
+    dna_encoder: DnaEncoder = None,
+    gene_features: GeneFeatures = None,
+    gene_medians: GeneMedians = None,
     validation: Validation = None,
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
@@ -85,11 +114,16 @@ def train(
     syncyte train scldm train.h5ad --out run --label-key cell_type --condition-keys condition donor
     syncyte train scmmgpt cells.h5ad --out run --label-key cell_type --ontology cl.json.zst --text-key description
     syncyte train scmmgpt cells.h5mu --out run --label-key cell_type --encoder clm_x_run
+    syncyte train bio_dta cells.h5mu --fasta genome.fa.gz --tss tss.bed.gz --out run --label-key cell_type
     syncyte train clm_x train.h5mu --out run --resume
     """
     values = options.plain(locals(), "settings", "condition_keys", "features")
+    values["fasta"] = fasta or None
     run = options.call("train", {**values, "validation": validation or None})
     options.note(run.recipe.get("notes", ()), quiet)
-    task = "generate" if run.can("generates") else "embed"
-    more = "--n 1000 --out OUT.h5ad" if run.can("generates") else "DATA --out OUT.h5mu"
+    task, more = "embed", "DATA --out OUT.h5mu"
+    if run.can("generates"):
+        task, more = "generate", "--n 1000 --out OUT.h5ad"
+    if run.can("adapts"):
+        task, more = "variants", "--vcf VCF --fasta GENOME.fa.gz --cells CELLS.h5ad --out EFFECTS"
     options.say(f"Wrote {out}\nNext: syncyte {task} {out} {more}", quiet)

@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from syncyte.genome.fasta import Genome
+from syncyte.genome.sequence import reverse_complement
 from syncyte.genome.tss import covered, windows
 
 SLOTS = ("start", "peaks")
@@ -58,6 +59,15 @@ class GeneWindows:
         gene, window, weight = (self.links[name].to_numpy() for name in ("gene", "window", "weight"))
         np.add.at(found, (gene, self.slot_codes()), values[window] * weight[:, None].astype(np.float32))
         return found.reshape(len(self.genes), -1)
+
+    def fetch(self, genome: Genome) -> NDArray[np.uint8]:
+        """Bases ``(w, length)`` of all windows, in the direction that each is read in."""
+        found = np.empty((len(self.table), self.length), dtype=np.uint8)
+        rows = self.table[["chrom", "start", "end", "strand"]].itertuples(index=False)
+        for place, (chrom, start, end, strand) in enumerate(rows):
+            codes = genome.fetch(chrom, start, end)
+            found[place] = reverse_complement(codes) if strand == "-" else codes
+        return found
 
     def slot_codes(self) -> NDArray[np.int64]:
         """Slot of every link as its number."""

@@ -8,7 +8,7 @@ start are our choice: the published text does not state them.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -84,15 +84,21 @@ class TokenAdapter(nn.Module):
         return mixed if covered is None else torch.where(covered[:, None], mixed, static)
 
 
+PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 1e4, 1e5)
+WEIGHTS = (0.0, 0.1, 0.3, 1.0)
+
+
 def fit_adapter(
     adapter: TokenAdapter,
     vectors: NDArray[np.float32],
     tokens: NDArray[np.float32],
     groups: NDArray,
-    *,
-    penalties: tuple[float, ...] = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5),
-) -> dict[str, float]:
-    """Start the adapter by ridge regression of static tokens on vectors; the penalty is chosen on groups left out.
+    blocks: NDArray[np.int64],
+) -> dict[str, Any]:
+    """Start the adapter by ridge regression of static tokens on vectors.
+
+    The penalty, and how much each block of a vector counts beside the others, are chosen on groups left out: a few
+    outputs of a model may say more than hundreds of its features, and one penalty for both would drown them.
 
     Parameters
     ----------
@@ -100,26 +106,30 @@ def fit_adapter(
         ``(n, d)`` and ``(n, w)`` of what has both.
     groups
         ``(n,)`` what is left out together (chromosomes).
+    blocks
+        ``(d,)`` block of every number of a vector.
 
     Returns
     -------
     dict
-        ``penalty``, and ``explained``: share of the variance of tokens explained in groups left out.
+        ``penalty``, ``weights`` (of the blocks, in order), ``scale (d,)`` that numbers were divided by.
     """
-    mean, scale = vectors.mean(axis=0), vectors.std(axis=0) + 1e-6
-    x, y = (vectors - mean) / scale, tokens.astype(np.float64)
-    losses = {penalty: 0.0 for penalty in penalties}
-    base = 0.0
-    parts = np.array_split(np.random.default_rng(0).permutation(np.unique(groups)), 5)
-    for part in parts:
-        held = np.isin(groups, part)
-        if not held.any() or held.all():
-            continue
-        base += float(((y[held] - y[~held].mean(axis=0)) ** 2).sum())
-        for penalty, weights in _ridges(x[~held], y[~held] - y[~held].mean(axis=0), penalties).items():
-            losses[penalty] += float(((x[held] @ weights + y[~held].mean(axis=0) - y[held]) ** 2).sum())
-    best = min(losses, key=losses.__getitem__)
-    weights = _ridges(x, y - y.mean(axis=0), (best,))[best]
+    mean, spread = vectors.mean(axis=0), vectors.std(axis=0) + 1e-6
+    y = tokens.astype(np.float64)
+    names = np.unique(blocks)
+    chosen = dict.fromkeys(names.tolist(), 1.0)
+    best, penalty = _left_out((vectors - mean) / spread, y, groups)
+    for _ in range(2):
+        for name in names if len(names) > 1 else ():
+            for weight in WEIGHTS:
+                tried = {**chosen, name: weight}
+                if tried == chosen or not any(tried.values()):
+                    continue
+                loss, at = _left_out((vectors - mean) / spread * _by_block(tried, blocks), y, groups)
+                if loss < best * (1 - 1e-4):
+                    best, penalty, chosen = loss, at, tried
+    scale = (spread / np.maximum(_by_block(chosen, blocks), 1e-9)).astype(np.float32)
+    weights = _ridges((vectors - mean) / scale, y - y.mean(axis=0), (penalty,))[penalty]
     with torch.no_grad():
         adapter.mean.copy_(torch.from_numpy(mean))
         adapter.scale.copy_(torch.from_numpy(scale))
@@ -128,7 +138,24 @@ def fit_adapter(
         if adapter.match:  # a number fixed here: a token must not depend on which others are computed beside it
             adapted = adapter(torch.from_numpy(vectors)).numpy()
             adapter.factor.fill_(float(np.linalg.norm(y, axis=1).mean() / np.linalg.norm(adapted, axis=1).mean()))
-    return {"penalty": best, "explained": 1 - losses[best] / base if base else 0.0}
+    return {"penalty": penalty, "weights": [chosen[name] for name in names.tolist()], "scale": scale}
+
+
+def _by_block(weights: dict[int, float], blocks: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.array([weights[block] for block in blocks.tolist()])
+
+
+def _left_out(x: NDArray, y: NDArray, groups: NDArray) -> tuple[float, float]:
+    """Smallest squared error in groups left out, and the penalty that gives it."""
+    losses = dict.fromkeys(PENALTIES, 0.0)
+    names = np.random.default_rng(0).permutation(np.unique(groups))
+    for part in np.array_split(names, min(5, len(names))):
+        held = np.isin(groups, part)
+        middle = y[~held].mean(axis=0)
+        for penalty, weights in _ridges(x[~held], y[~held] - middle, PENALTIES).items():
+            losses[penalty] += float(((x[held] @ weights + middle - y[held]) ** 2).sum())
+    best = min(losses, key=losses.__getitem__)
+    return losses[best], best
 
 
 def _ridges(

@@ -24,10 +24,12 @@ from syncyte.data.load import Loader
 from syncyte.data.sample import BlockSampler, storage_order
 from syncyte.data.split import Split
 from syncyte.errors import DataError
+from syncyte.genome.fasta import Genome
 from syncyte.genome.ontology import Ontology
 from syncyte.modalities import Layout, Tokenizer, modalities
 from syncyte.models.assemble import CellSpec, describe_start, empty_model, fill_from_start
 from syncyte.models.cell import CellModel
+from syncyte.models.dna_encoder import SequenceEncoder
 from syncyte.nn.region_head import RegionHead
 from syncyte.tasks.encoders import CellEncoder
 from syncyte.train.distributed import Worker
@@ -120,6 +122,39 @@ class CellRecipe(Config):
 
 
 @dataclass(frozen=True)
+class SequenceOrder:
+    """What genes are read from beside cells.
+
+    Attributes
+    ----------
+    genome, starts
+        Opened FASTA and transcription starts (``genome.tss.read_tss``).
+    peaks
+        Regions near genes; those of the cells' own ATAC by default.
+    atac
+        Other cells whose openness the sequence model learns.
+    encoder, folder
+        Sequence model that is trained already, and where it lies; None trains one.
+    vectors
+        Any vector of each gene, by name or Ensembl id, instead of sequence.
+    medians
+        Median of each gene where it is expressed, by name of the cells, from a published table.
+    cache
+        Folder of encoded sequences.
+    """
+
+    genome: Genome | None = None
+    starts: pd.DataFrame | None = None
+    peaks: pd.DataFrame | None = None
+    atac: Cells | None = None
+    encoder: SequenceEncoder | None = None
+    folder: Path | None = None
+    vectors: pd.DataFrame | None = None
+    medians: pd.Series | None = None
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
 class Order:
     """What a user asks of a training beside recipe and cells, see ``syncyte.train``."""
 
@@ -131,6 +166,7 @@ class Order:
     ontology: Ontology | None = None
     markers: MarkerTable | None = None
     encoder: CellEncoder | None = None
+    sequences: SequenceOrder | None = None
     validation: str | Sequence[str] | None = None
     resume: bool = False
     seed: int = 0

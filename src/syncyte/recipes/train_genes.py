@@ -49,7 +49,7 @@ class GeneRecipe(Config):
         Bases of a window, distance up to which peaks of a gene are read, and length over which their weight falls to
         1/e.
     encoder
-        ``seeds`` networks of ``filters`` filters and ``width`` outputs, trained for at most ``epochs``.
+        Settings of the sequence model (``nn.sequence.SequenceSizes``), and ``epochs``.
     """
 
     name: str
@@ -65,7 +65,7 @@ class GeneRecipe(Config):
     window: int = 600
     reach: int = 100_000
     decay: float = 10_000.0
-    encoder: dict[str, float] = {}
+    encoder: dict[str, int | float] = {}
     stages: dict[str, StageConfig]
 
 
@@ -126,13 +126,16 @@ def start_network(
 
 
 def learn_medians(
-    cells: Cells, name: str, rows: NDArray[np.int64], given: pd.Series | None = None
+    cells: Cells, name: str, rows: NDArray[np.int64], var: pd.DataFrame, given: pd.Series | None = None
 ) -> NDArray[np.float64]:
-    """Median of each gene where it is expressed, from training cells or a table of medians by gene."""
+    """Median of each gene where it is expressed, from training cells, or from a table by name or Ensembl id."""
     own = nonzero_medians((counts for _, counts in cells.blocks(name, rows)), len(cells.part(name).var))
     if given is None:
         return own
-    found = given.reindex(cells.part(name).features).to_numpy(dtype=np.float64)
+    found = given.reindex(var.index).to_numpy(dtype=np.float64)
+    if "gene_ids" in var:
+        by_id = given.reindex(var["gene_ids"].astype(str).str.split(".").str[0]).to_numpy(dtype=np.float64)
+        found = np.where(np.isfinite(found), found, by_id)
     return np.where(np.isfinite(found) & (found > 0), found, own)
 
 

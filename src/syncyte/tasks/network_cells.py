@@ -12,6 +12,7 @@ both apply (a test). Leaves out: where tokens come from (``variant_tokens``), te
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,6 +102,10 @@ class NetworkCells:
             scaled = sp.csr_matrix(self.amount @ sp.diags((1 / model.sd).cpu().numpy().astype(np.float32)))
             read = torch.from_numpy((scaled @ self.coordinates.cpu().numpy()).astype(np.float32))
             self.read = read.to(offset) - offset
+        digest = hashlib.blake2b(digest_size=16)
+        for array in (rows, self.unit, self.total, self.tokens.cpu().numpy(), model.mix.detach().cpu().numpy()):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        self.fingerprint = f"{digest.hexdigest()} {self.each} {self.units.to_csv()}"
 
     def expressing(self, gene: int) -> NDArray[np.int64]:
         """Cells that a gene is followed in: of each unit, the first ``each`` that express it, in a random order."""

@@ -24,6 +24,7 @@ from syncyte.data.load import predict_batches
 from syncyte.errors import CapabilityError, DataError
 from syncyte.modalities import Tokenizer, modalities
 from syncyte.models.assemble import CellSpec, empty_model
+from syncyte.models.genes import GeneModel, GeneSpec
 from syncyte.models.sets import ALL_TOKENS, SetModel, SetSpec
 from syncyte.train.checkpoint import Checkpoint, load_checkpoint, load_weights
 from syncyte.train.crew import Crew
@@ -213,6 +214,8 @@ def from_checkpoint(checkpoint: Checkpoint, device: torch.device) -> Trained:
     """Build the model that a checkpoint describes and fill it, strictly."""
     if checkpoint.recipe.get("kind") == "sets":
         return _sets(checkpoint, device)
+    if checkpoint.recipe.get("kind") == "genes":
+        return _genes(checkpoint, device)
     recipe = checkpoint.recipe
     spec = CellSpec.parse(recipe["spec"])
     config = recipe["config"]
@@ -245,6 +248,30 @@ def from_checkpoint(checkpoint: Checkpoint, device: torch.device) -> Trained:
         checkpoint.card,
         checkpoint.metrics,
         arrays=checkpoint.preprocessing,
+    )
+
+
+def _genes(checkpoint: Checkpoint, device: torch.device) -> Trained:
+    """The same for a gene network."""
+    spec = GeneSpec.parse(checkpoint.recipe["spec"])
+    with torch.random.fork_rng(devices=[]):
+        model = GeneModel(spec)
+    load_weights(model, checkpoint.weights, checkpoint.path)
+    model.to(device).eval()
+    own = checkpoint.vocabularies[spec.modality]
+    return Trained(
+        checkpoint.path,
+        checkpoint.recipe,
+        model,
+        {spec.modality: own},
+        {},
+        {},
+        {},
+        device,
+        checkpoint.card,
+        checkpoint.metrics,
+        arrays=checkpoint.preprocessing,
+        tables={key: table for key, table in checkpoint.vocabularies.items() if key != spec.modality},
     )
 
 

@@ -12,7 +12,7 @@ Leaves out: reading variants (``genome.vcf``), cells (``network_cells``), tests.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -72,18 +72,16 @@ class SequenceSide:
         Of the run.
     genome
         Opened.
-    vectors, outputs
-        Codes ``(n, L)`` to vectors ``(n, d)`` and to outputs ``(n, t)``, each row by itself.
+    vectors
+        Codes ``(n, L)`` to vectors ``(n, d)``, each row by itself.
     names
-        ``(t,)`` what the outputs are.
+        ``(t,)`` what the last ``t`` numbers of a vector are: outputs of the sequence model, where it has any.
     """
 
     windows: GeneWindows
     genome: Genome
     vectors: Vectors
-    outputs: Vectors
     names: tuple[str, ...]
-    known: dict[bytes, int] = field(default_factory=dict)
 
     def codes(self, window: int, changes: Sequence[Change] = ()) -> NDArray[np.uint8]:
         """Bases of a window with changes put in, in the direction that it is read in."""
@@ -104,9 +102,10 @@ def changed_tokens(model: GeneModel, side: SequenceSide, alleles: Sequence[Allel
     """Tokens that alleles give to genes; see the module."""
     allele, window = _hits(side.windows.table, alleles)
     codes, place = _distinct(side, alleles, allele, window)
-    vectors, outputs = side.vectors(codes), side.outputs(codes)
+    vectors = side.vectors(codes)
     before, after = place[:, 0], place[:, 1]
-    step, track = vectors[after] - vectors[before], outputs[after] - outputs[before]
+    step = vectors[after] - vectors[before]
+    track = step[:, step.shape[1] - len(side.names) :]
     differs = before != after
     links = side.windows.links
     order = np.argsort(links["window"].to_numpy(), kind="stable")

@@ -1,0 +1,230 @@
+"""Train a gene network whose tokens are adapted to DNA (or to any vector of a gene): network, sequence side, adapter.
+
+Left out: what all recipes do (``train``), the parts (``train_genes``, ``dna_targets``, ``models.dna_encoder``).
+"""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from syncyte.data.cells import Cells
+from syncyte.data.split import Split, split_random
+from syncyte.errors import ConfigError, DataError
+from syncyte.genome.gene_windows import match_starts
+from syncyte.models.adapter import fit_adapter
+from syncyte.models.genes import GeneModel, GeneSpec
+from syncyte.objectives.genes import MaskedGenes
+from syncyte.recipes.adapter_check import held_out, retrieval
+from syncyte.recipes.base import Learn, Order, Recipe, SequenceOrder
+from syncyte.recipes.dna_side import Side, sequence_side
+from syncyte.recipes.save import common_facts, save_run
+from syncyte.recipes.train import named_split
+from syncyte.recipes.train_genes import (
+    GeneReader,
+    GeneRecipe,
+    choose_genes,
+    learn_medians,
+    row_loader,
+    some_rows,
+    start_network,
+)
+from syncyte.tasks.gene_run import HASHES, LINKS, MEDIANS, WINDOWS
+from syncyte.train.distributed import Worker
+from syncyte.train.loop import FitReport, fit
+
+HELD_OUT, MOST_HELD = 0.05, 1_000
+
+
+def prepare_dna(recipe: Recipe, config: GeneRecipe, cells: Cells, order: Order) -> Learn:
+    """Check what can be checked before anything is written, and give what trains."""
+    name = recipe.modalities[0]
+    asked = order.sequences
+    if name not in cells.modalities:
+        raise DataError(f"{recipe.name} learns from {name!r}; the cells have {' and '.join(cells.modalities)}.")
+    if asked is None or (asked.vectors is None and (asked.genome is None or asked.starts is None)):
+        raise ConfigError(
+            f"{recipe.name} adapts genes to their DNA: give --fasta GENOME.fa.gz and --tss TSS.bed.gz, or a table of "
+            "vectors of genes with --gene-features."
+        )
+    notes: list[str] = []
+    have = cells.present(name)
+    if not have.all():
+        notes.append(f"{int((~have).sum()):,} of {len(cells):,} cells have no {name!r} and are left out.")
+        cells = cells.take(np.flatnonzero(have))
+    split = named_split(cells, order) or split_random(
+        len(cells), min(HELD_OUT, MOST_HELD / max(len(cells), 1)), order.seed
+    )
+    var = cells.part(name).var
+    starts = None
+    if asked.starts is not None:
+        starts = match_starts(asked.starts, var)
+        if not len(starts):
+            raise DataError(
+                f"None of the {len(var):,} genes of the cells ({', '.join(map(str, var.index[:3]))} ...) is among the "
+                f"{asked.starts['gene_id'].nunique():,} of --tss. Check species and kind of names."
+            )
+    return partial(_learn, recipe, config, cells, order, split, notes)
+
+
+def _learn(
+    recipe: Recipe,
+    config: GeneRecipe,
+    cells: Cells,
+    order: Order,
+    split: Split,
+    notes: list[str],
+    run: Path,
+    worker: Worker,
+) -> None:
+    name, asked = recipe.modalities[0], order.sequences
+    assert asked is not None
+    rows = some_rows(split, order.seed)
+    full = cells.part(name).var
+    wanted = _wanted(asked, full)
+    own = choose_genes(cells.only([name]), name, rows, config, wanted)
+    var = full.loc[own.part(name).features]
+    medians = learn_medians(own, name, rows, var, asked.medians)
+    spec = GeneSpec(modality=name, features=len(var), encoding=config.encoding, sizes=config.sizes)
+    network = start_network(spec, own, rows, medians, order.seed)
+    reader = GeneReader(own, name, config.encoding, medians, spec.per_cell)
+    first = _fit(network, ["genes"], config, own, name, split, reader, order, run, worker)
+    side = sequence_side(config, cells, name, own, var, asked, order, split, notes, run)
+    model = adapted_model(network, spec, config, side, notes)
+    last = _fit(model, ["adapter"], config, own, name, split, reader, order, run, worker)
+    if worker.rank == 0:
+        facts, arrays, tables = _facts(config, model, side, own, split, [first, last], notes, order)
+        arrays[MEDIANS] = medians.astype(np.float64)
+        metrics = {f"adapter {key}": value for key, value in facts["adapter"].items() if isinstance(value, float)}
+        save_run(run, model, {name: _kept(var)}, facts, arrays, about={}, metrics=metrics, tables=tables)
+        for stage in config.stages:
+            shutil.rmtree(run / f".{stage}", ignore_errors=True)
+
+
+def _kept(var: pd.DataFrame) -> pd.DataFrame:
+    """Names of genes as they are kept in a run."""
+    found = pd.DataFrame(index=var.index)
+    for column in ("gene_ids", "symbol", "gene_name", "gene_symbols"):
+        if column in var:
+            found["symbol" if column != "gene_ids" else column] = var[column].astype(str).to_numpy()
+    return found
+
+
+def _wanted(asked: SequenceOrder, var: pd.DataFrame) -> NDArray[np.bool_]:
+    """Genes that are kept whatever their expression: those with a window or a vector, where they are few."""
+    found = np.zeros(len(var), dtype=bool)
+    if asked.vectors is not None:
+        found |= var.index.isin(asked.vectors.index)
+    elif asked.starts is not None and asked.genome is not None:
+        starts = match_starts(asked.starts, var)
+        inside = [asked.genome.covers(c, t, t + 1) for c, t in zip(starts["chrom"].astype(str), starts["tss"].tolist())]
+        found[starts["gene"].to_numpy()[np.array(inside, dtype=bool)]] = True
+    return found
+
+
+def _fit(
+    model: GeneModel,
+    names: list[str],
+    config: GeneRecipe,
+    cells: Cells,
+    name: str,
+    split: Split,
+    reader: GeneReader,
+    order: Order,
+    run: Path,
+    worker: Worker,
+) -> FitReport | None:
+    """Train the stages named, each with a state of its own: the adapter comes to a network that is finished."""
+    stages = [stage for key, stage in config.stages.items() if key in names and stage.active]
+    if not stages:
+        return None
+    objective = MaskedGenes(reader, ratio=config.ratio, asked=config.asked)
+    objectives = {stage.name: {key: objective for key in stage.objectives} for stage in stages}
+
+    def make(stage: Any, part: str, rank: int, world: int) -> Any:
+        return row_loader(cells, name, split, order.seed, stage, part, rank, world)
+
+    folder = run / f".{names[0]}"
+    return fit(model, stages, run=folder, make_loader=make, objectives=objectives, worker=worker, **order.fitting())
+
+
+def adapted_model(network: GeneModel, spec: GeneSpec, config: GeneRecipe, side: Side, notes: list[str]) -> GeneModel:
+    """The network with an adapter that starts from the regression of static tokens on vectors."""
+    changed = {"inputs": side.vectors.shape[1], "mode": config.mode, "match": config.match}
+    model = GeneModel(spec.model_copy(update=changed))
+    model.load_state_dict(network.state_dict(), strict=False)
+    assert model.adapter is not None
+    model.vectors.copy_(torch.from_numpy(side.vectors))
+    model.covered.copy_(torch.from_numpy(side.covered))
+    tokens = model.static().detach().numpy()
+    some = np.flatnonzero(side.covered)
+    if len(some) >= 3 and len(np.unique(side.parts[some])) >= 2:
+        vectors = side.vectors[some]
+        fitted = fit_adapter(model.adapter, vectors, tokens[some], side.parts[some], side.blocks)
+        scale = fitted.pop("scale")
+        side.report["adapter"] = fitted
+        predicted, fold = held_out(vectors / scale, tokens[some], side.parts[some], _ridge(fitted["penalty"]))
+        side.report["adapter"] |= retrieval(predicted, tokens[some], fold)
+    else:
+        side.report["adapter"] = {}
+        notes.append("Too few genes with a vector to fit an adapter: tokens stay as good as static.")
+    return model.to(network.table.device)
+
+
+def _ridge(penalty: float) -> Any:
+    def fitted(x: NDArray, y: NDArray) -> Any:
+        mean, middle = x.mean(axis=0), y.mean(axis=0)
+        z = (x - mean).astype(np.float64)
+        weights = np.linalg.solve(z.T @ z + penalty * np.eye(z.shape[1]), z.T @ (y - middle))
+        return lambda new: (new - mean) @ weights + middle
+
+    return fitted
+
+
+def _facts(
+    config: GeneRecipe,
+    model: GeneModel,
+    side: Side,
+    cells: Cells,
+    split: Split,
+    reports: list[FitReport | None],
+    notes: list[str],
+    order: Order,
+) -> tuple[dict[str, Any], dict[str, NDArray], dict[str, pd.DataFrame]]:
+    done = [report for report in reports if report is not None]
+    whole = FitReport(
+        False,
+        any(report.resumed for report in done),
+        tuple(stage for report in done for stage in report.stages),
+        sum(report.cpu_seconds for report in done),
+        sum(report.wall_seconds for report in done),
+    )
+    assert model.adapter is not None
+    adapter = {**side.report.pop("adapter", {}), "share": float(model.adapter.share.detach())}
+    facts = {
+        "kind": "genes",
+        "config": config.model_dump(mode="json"),
+        "spec": model.spec.model_dump(mode="json"),
+        "encoder": side.report,
+        "adapter": adapter,
+        "covered": int(side.covered.sum()),
+        **common_facts(cells, split, whole, notes, order),
+    }
+    arrays: dict[str, NDArray] = {}
+    tables: dict[str, pd.DataFrame] = {}
+    if side.windows is not None and side.encoder is not None:
+        facts["encoder"] = {**side.report, "fingerprint": side.encoder.fingerprint}
+        arrays[HASHES] = side.hashes.view(np.int64)
+        tables = {WINDOWS: _numbered(side.windows.table), LINKS: _numbered(side.windows.links)}
+    return facts, arrays, tables
+
+
+def _numbered(table: pd.DataFrame) -> pd.DataFrame:
+    return table.set_index(pd.Index([str(row) for row in range(len(table))], name="row"))

@@ -1,0 +1,140 @@
+"""What random variants do: the effects that a variant's own are measured against.
+
+Variants alike (one class, lengths of one power of two) share random draws: up to ``KINDS`` of them, spread over the
+distances to the start, are matched by ``each`` draws of their own, and every variant is compared with the draws of the
+one it is most like. With so few variants that each can have its own, each has. A draw is followed through the gene in
+whose window it fell, in the same cells.
+
+Leaves out: drawing itself (``genome.matched``) and p-values (``variant_tests``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from syncyte.genome.gene_windows import SLOTS
+from syncyte.genome.matched import background, matched_variants
+from syncyte.genome.variants import Variants
+from syncyte.models.genes import GeneModel
+from syncyte.tasks.network_cells import NetworkCells
+from syncyte.tasks.variant_effects import Effects, pair_effects
+from syncyte.tasks.variant_tokens import SequenceSide, Tokens, alleles_of, changed_tokens
+
+KINDS = 16  # variants that have draws of their own, of all classes together, where there are more
+
+
+@dataclass(frozen=True)
+class Null:
+    """Random variants of all classes.
+
+    Attributes
+    ----------
+    draws
+        One row each: ``class``, ``like`` (row of the tested variant it was drawn for), ``distance``, ``level``.
+    tokens, effects
+        Of the pair of each draw and its gene, in the same order.
+    relaxed
+        How many were drawn at each level of matching.
+    """
+
+    draws: pd.DataFrame
+    tokens: Tokens
+    effects: Effects
+    relaxed: dict[str, int]
+
+    def of(self, kind: str, distance: float) -> NDArray[np.int64]:
+        """Draws for a variant: those made for the variant of its class at the most similar distance."""
+        own = np.flatnonzero((self.draws["class"] == kind).to_numpy())
+        if not len(own):
+            return own
+        for_distance = self.draws["for_distance"].to_numpy()[own]
+        gap = np.abs(np.arcsinh(for_distance / 50) - np.arcsinh(distance / 50))
+        return own[gap == gap.min()]
+
+
+def classes(variants: Variants, rows: NDArray[np.int64]) -> NDArray:
+    """Class of each variant: its kind, and the power of two that its longer allele reaches."""
+    table = variants.table.iloc[rows]
+    longest = np.maximum(table["ref"].str.len(), table["alt"].str.len()).to_numpy()
+    power = np.floor(np.log2(np.maximum(longest, 1))).astype(int)
+    kinds = table["kind"].astype(str).to_numpy()
+    return np.array([f"{kind} {2**two}" for kind, two in zip(kinds, power)], dtype=object)
+
+
+def random_effects(
+    model: GeneModel,
+    side: SequenceSide,
+    cells: NetworkCells,
+    variants: Variants,
+    tested: pd.DataFrame,
+    *,
+    each: int,
+    seed: int,
+    quiet: bool,
+    shifts: bool,
+) -> Null | None:
+    """Effects of random variants for the tested ones; None where nothing can be drawn.
+
+    Parameters
+    ----------
+    tested
+        One row a tested variant: ``row`` (of ``variants``), ``class``, ``distance``, ``tss``, ``strand``.
+    each
+        Draws for one variant.
+    """
+    starts = _starts(side, cells)
+    if each < 1 or not len(tested) or not len(starts):
+        return None
+    source = background(side.genome, starts, side.windows.length)
+    parts, drawn = [], []
+    relaxed: dict[str, int] = {}
+    for position, one in enumerate(_chosen(tested).itertuples(index=False)):
+        found = matched_variants(
+            source, variants, int(one.row), int(one.tss), str(one.strand), n=each, seed=seed + position
+        )
+        gene = source.table["gene"].to_numpy()[found.draws["window"].to_numpy()]
+        rows = found.draws.assign(gene=gene, for_distance=one.distance, like=one.row)
+        parts.append(rows.assign(**{"class": one[tested.columns.get_loc("class")]}))
+        drawn.append(found.variants)
+        for level, count in found.relaxed.items():
+            relaxed[level] = relaxed.get(level, 0) + count
+    draws = pd.concat(parts, ignore_index=True)
+    alleles = [allele for part in drawn for allele in alleles_of(part)]
+    tokens = changed_tokens(model, side, alleles)
+    own = tokens.table["gene"].to_numpy() == draws["gene"].to_numpy()[tokens.table["allele"].to_numpy()]
+    kept = _only(tokens, np.flatnonzero(own))
+    effects = pair_effects(cells, kept, shifts=shifts, quiet=quiet)
+    return Null(draws.iloc[kept.table["allele"]].reset_index(drop=True), kept, effects, relaxed)
+
+
+def _only(tokens: Tokens, rows: NDArray[np.int64]) -> Tokens:
+    table = tokens.table.iloc[rows].reset_index(drop=True)
+    return Tokens(table, tokens.reference[rows], tokens.alternate[rows], tokens.tracks[rows], tokens.touched)
+
+
+def _starts(side: SequenceSide, cells: NetworkCells) -> pd.DataFrame:
+    """Starts of genes that are expressed in enough cells to be followed."""
+    links = side.windows.links[(side.windows.links["slot"] == SLOTS[0]).to_numpy()]
+    seen = np.diff(cells.presence.indptr)
+    links = links[seen[links["gene"].to_numpy()] >= cells.presence.shape[0] * 0.02]
+    table = side.windows.table.iloc[links["window"].to_numpy()]
+    frame = table[["chrom", "strand"]].assign(tss=table["anchor"], gene=links["gene"].to_numpy())
+    return frame.reset_index(drop=True)
+
+
+def _chosen(tested: pd.DataFrame) -> pd.DataFrame:
+    """Variants that are drawn for: all where they are few, else of each class some spread over the distances."""
+    if len(tested) <= KINDS:
+        return tested
+    kinds = tested["class"].value_counts()
+    each = max(1, KINDS // len(kinds))
+    parts = []
+    for kind in kinds.index:
+        own = tested[tested["class"] == kind].sort_values("distance", kind="stable")
+        places = np.unique(np.linspace(0, len(own) - 1, min(each, len(own)) + 2).round().astype(int)[1:-1])
+        parts.append(own.iloc[places])
+    return pd.concat(parts, ignore_index=True)

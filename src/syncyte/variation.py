@@ -1,0 +1,288 @@
+"""The verb ``variants``, and what a training that reads DNA is given; ``api`` hands both on beside its own verbs.
+
+Leaves out: all science (tasks, recipes) and all formatting (report, cli).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from syncyte.atomic import atomic_file
+from syncyte.errors import ConfigError, DataError
+from syncyte.files import open_data
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from syncyte.tasks.gene_run import GeneRun
+    from syncyte.tasks.variants import VariantEffects
+
+CLOSE = 10  # pairs that are looked at closely
+TRACKED = 2  # genes with a mutagenesis track
+MARK = "manifest.json"
+FORMAT = 1
+OPTIONS = ("fasta", "offset", "tss", "peaks", "atac", "dna_encoder", "gene_features", "gene_medians")
+
+
+def read_sequences(recipe: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training that reads DNA is given, opened; refused for recipes that would pass it over.
+
+    Parameters
+    ----------
+    recipe
+        Its name.
+    options
+        Among others: ``fasta`` (one file or several) with the ``offset`` of a slice; ``tss``, starts of genes (GTF, BED
+        or table); ``peaks``, regions near genes; ``atac``, cells whose openness is learned; ``dna_encoder``, folder of
+        a trained sequence model; ``gene_features``, any vectors of genes instead of DNA; ``gene_medians``, medians of
+        genes (JSON, or a published pickle, which is read without running it); ``cache``, folder of encoded sequences.
+    """
+    given: dict[str, Any] = {name: options.get(name) for name in OPTIONS}
+    if not any(value is not None for value in given.values()):
+        return {}
+    import pandas as pd
+
+    able = [name for name, one in recipes.items() if "variants" in one.tasks]
+    if recipe not in able:
+        named = " and ".join(f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None)
+        raise ConfigError(f"The recipe {recipe} reads no DNA: leave out {named}, or train {', '.join(able)}.")
+    folder = given["dna_encoder"]
+    order = SequenceOrder(
+        genome=_maybe(given["fasta"], lambda path: Genome.open(_paths(path), offset=given["offset"])),
+        starts=_maybe(given["tss"], read_tss),
+        peaks=_maybe(given["peaks"], lambda path: read_bed(Path(path))),
+        atac=_maybe(given["atac"], _openness),
+        encoder=_maybe(folder, open_encoder),
+        folder=_maybe(folder, lambda path: Path(path).expanduser().resolve()),
+        vectors=_maybe(given["gene_features"], read_vectors),
+        medians=_maybe(given["gene_medians"], lambda path: pd.Series(read_medians(path))),
+        cache=_maybe(options.get("cache"), Path),
+    )
+    return {"sequences": order}
+
+
+def _maybe(value: Any, read: Callable[[Any], Any]) -> Any:
+    return None if value is None else read(value)
+
+
+def _paths(fasta: Any) -> Any:
+    """One file, or a list of several."""
+    if isinstance(fasta, list | tuple):
+        return [Path(one) for one in fasta] if len(fasta) > 1 else Path(fasta[0])
+    return Path(fasta)
+
+
+def _openness(atac: Any) -> Any:
+    cells = open_data(atac)
+    others = [name for name in cells.modalities if cells.part(name).var.index.str.match(r".+[:_-]\d+[_-]\d+").any()]
+    if not others:
+        raise DataError(f"--atac {atac} has no regions as features ({', '.join(cells.modalities) or 'nothing'} found).")
+    return cells.only([others[0]])
+
+
+def read_vectors(table: Any) -> pd.DataFrame:
+    """Vectors of genes from a table: names first, numbers beside them."""
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(table, pd.DataFrame):
+        found = table
+    else:
+        path = Path(table)
+        if not path.is_file():
+            raise DataError(f"--gene-features {path} does not exist. Give a .csv or .tsv with names of genes first.")
+        found = pd.read_csv(path, sep="," if path.name.removesuffix(".gz").endswith(".csv") else "\t", index_col=0)
+    if not found.shape[1] or not all(np.issubdtype(kind, np.number) for kind in found.dtypes):
+        raise DataError("--gene-features must hold numbers beside the names of genes.")
+    if not found.index.is_unique or not np.isfinite(found.to_numpy(dtype=float)).all():
+        raise DataError("--gene-features repeats a gene or has missing numbers. Give one complete row a gene.")
+    found.index = found.index.astype(str)
+    return found.astype(np.float32)
+
+
+def variants(
+    run: Any,
+    *,
+    fasta: Any,
+    cells: Any,
+    out: str | Path,
+    vcf: str | Path | None = None,
+    edits: str | Path | Sequence[str] | None = None,
+    sample: str | None = None,
+    offset: int | None = None,
+    group: str | None = None,
+    donor: str | None = None,
+    targets: str | Path | None = None,
+    nulls: int = 200,
+    each: int | None = None,
+    close: int = CLOSE,
+    shifts: bool = True,
+    cache: str | Path | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+    seed: int = 0,
+    quiet: bool = False,
+    modality: str | None = None,
+    genome: str | Path | None = None,
+    layer: str | None = None,
+    force: bool = False,
+) -> VariantEffects:
+    """Say what variants do to the genes they touch, and through cells to other genes.
+
+    Parameters
+    ----------
+    run
+        A ``bio_dta`` run.
+    fasta, offset
+        Genome that the variants are called on (one file or several), and the place at which a slice of one begins.
+    cells
+        Cells that the change is followed through, see ``read``.
+    vcf, edits
+        Variants (VCF, BCF, or a table with chrom, pos, ref, alt), and edits such as ``chr22:100-200=shuffle``.
+    sample
+        Score the haplotypes of this sample of the VCF instead of each allele by itself.
+    group, donor
+        Columns of the cells: groups that are told apart, and donors, the replicates of all tests.
+    targets
+        Table of genes and their targets, whose ranking is tested.
+    out
+        Folder for ``effects.tsv``, ``ranked.tsv``, ``trans.tsv``, ``report.html``, ``manifest.json`` and more.
+    nulls, each, close, shifts
+        Random variants each is compared with, cells of a donor in a group that are followed, pairs that are looked at
+        closely, and whether contextual embeddings are compared too.
+    cache
+        Folder that keeps encoded sequences; inside ``out`` by default.
+    """
+    from syncyte.genome.fasta import Genome
+    from syncyte.tasks.gene_run import open_gene_run
+    from syncyte.tasks.trained import load_trained
+    from syncyte.tasks.variants import variant_effects
+
+    folder = _folder(Path(out), overwrite)
+    if vcf is None and edits is None and targets is None:
+        raise ConfigError("Nothing to score: give --vcf, --edits or --targets.")
+    trained = run if not isinstance(run, str | Path) else load_trained(run, device)
+    book = open_gene_run(trained)
+    opened = Genome.open(_paths(fasta), offset=offset)
+    given = _variants(vcf, edits, opened, seed)
+    people = open_data(cells, modality, genome, layer, force)
+    work = folder / ".work"
+    found = variant_effects(
+        book,
+        given,
+        opened,
+        people,
+        group=group,
+        donor=donor,
+        sample=sample,
+        nulls=nulls,
+        shifts=shifts,
+        each=each,
+        cache=work / "sequences" if cache is None else Path(cache),
+        keep=work / "cells",
+        seed=seed,
+        quiet=quiet,
+    )
+    found = _closer(book, found, targets, close, seed)
+    settings = {"group": group, "donor": donor, "sample": sample, "nulls": nulls, "seed": seed, "close": close}
+    found = replace(found, provenance=_provenance(book, opened, people, vcf, edits, settings))
+    write_effects(found, folder)
+    return found
+
+
+def _folder(out: Path, overwrite: bool) -> Path:
+    if out.is_file():
+        raise DataError(f"--out {out} is a file; a folder is made there. Give another name.")
+    if (out / MARK).exists() and not overwrite:
+        raise DataError(f"{out} holds finished results. Give another folder, or --overwrite.")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARK).unlink(missing_ok=True)  # unfinished until everything else is there
+    return out
+
+
+def _variants(vcf: Any, edits: Any, genome: Any, seed: int) -> Any:
+    from syncyte.genome.edits import parse_edits, read_edits
+    from syncyte.genome.variants import Variants, variants_of
+    from syncyte.genome.vcf import read_variants
+
+    parts: list[Variants] = []
+    if vcf is not None:
+        parts.append(read_variants(vcf, genome))
+    if edits is not None:
+        text = isinstance(edits, list | tuple) or (isinstance(edits, str) and "=" in edits)
+        parts.append(parse_edits(edits, genome, seed=seed) if text else read_edits(edits, genome, seed=seed))
+    if len(parts) == 2:
+        import pandas as pd
+
+        table = pd.concat([part.table for part in parts], ignore_index=True)
+        return Variants(table, notes=tuple(note for part in parts for note in part.notes))
+    return parts[0] if parts else variants_of([])
+
+
+def _closer(book: GeneRun, found: VariantEffects, targets: Any, close: int, seed: int) -> VariantEffects:
+    """The same with tables of single pairs, of a mutagenesis track, and of lists of targets."""
+    from syncyte.tasks.target_sets import all_targets, read_targets
+    from syncyte.tasks.variant_close import close_tables, strongest_alleles
+
+    tables = {**found.tables, **close_tables(book, found, close, TRACKED, seed)}
+    notes = list(found.notes)
+    if targets is not None:
+        pairs = read_targets(targets)
+        scored, more = all_targets(found.cells, book.symbols, pairs, strongest_alleles(found), seed)
+        notes += more[:20] + ([f"and {len(more) - 20} more such notes."] if len(more) > 20 else [])
+        if len(scored):
+            tables["targets"] = scored
+    return replace(found, tables=tables, notes=notes)
+
+
+def _provenance(
+    book: GeneRun, genome: Any, cells: Any, vcf: Any, edits: Any, settings: dict[str, Any]
+) -> dict[str, Any]:
+    from syncyte.train.state import sha256
+
+    found = book.trained.provenance(cells, **settings)
+    found["sequence model"] = book.trained.recipe.get("encoder", {})
+    found["adapter"] = book.trained.recipe.get("adapter", {})
+    found["genome"] = genome.fingerprint
+    found["genome spans"] = {name: list(span) for name, span in genome.spans.items()}
+    if vcf is not None:
+        found["vcf"], found["vcf sha256"] = str(vcf), sha256(Path(vcf))
+    if edits is not None:
+        found["edits"] = edits if isinstance(edits, str | list | tuple) else str(edits)
+    return found
+
+
+def write_effects(found: VariantEffects, folder: Path) -> None:
+    """Write tables, page and, last, the manifest."""
+    import shutil
+
+    from syncyte.report.variants import scored_rows, variant_report
+    from syncyte.report.write import write_report
+    from syncyte.tasks.variants import LIMITS
+    from syncyte.train.state import sha256
+    from syncyte.types import json_ready
+
+    tables = {"effects": found.effects, "ranked": scored_rows(found), **found.tables}
+    written = {}
+    for name, table in tables.items():
+        path = folder / f"{name}.tsv"
+        with atomic_file(path) as tmp:
+            tmp.write_text(f"# {LIMITS}\n" + table.to_csv(sep="\t", index=False, float_format="%.6g"))
+        written[path.name] = sha256(path)
+    page, twin = write_report(variant_report(found), folder)
+    written |= {path.name: sha256(path) for path in (page, twin)}
+    manifest = {
+        "format": FORMAT,
+        "files": written,
+        "metrics": found.metrics,
+        "notes": found.notes,
+        "limits": LIMITS,
+        **found.provenance,
+    }
+    with atomic_file(folder / MARK) as tmp:
+        tmp.write_text(json.dumps(json_ready(manifest), indent=1))
+    shutil.rmtree(folder / ".work" / "cells", ignore_errors=True)
