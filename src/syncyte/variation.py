@@ -46,6 +46,13 @@ def read_sequences(recipe: str, options: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     import pandas as pd
 
+    from syncyte.genome.dictionaries import read_medians
+    from syncyte.genome.fasta import Genome
+    from syncyte.genome.tables import read_bed
+    from syncyte.genome.tss import read_tss
+    from syncyte.models.dna_encoder import open_encoder
+    from syncyte.recipes.base import SequenceOrder, recipes
+
     able = [name for name, one in recipes.items() if "variants" in one.tasks]
     if recipe not in able:
         named = " and ".join(f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None)
