@@ -94,9 +94,7 @@ def nanog_part(folder: Path, epochs: int, seed: int) -> list[str]:
     ones = [column_scores(y[test], single(start, tower, gate), "binary")[0] for tower in towers(encoder, codes[test])]
     mixed = predictions(encoder, shuffled(codes[test], 1))[0]
     said = compare(y[test], {"shuffled": mixed}, chroms[test], "binary")[0]["shuffled"]
-    control, control_minutes = timed(
-        (shuffled(codes, 0), y, chroms), **{**options, "members": 1, "epochs": epochs // 3}
-    )
+    control, control_minutes = timed((shuffled(codes, 0), y, chroms), **{**options, "members": 1})
     lost = control.report["scores"]["test"]
     return [
         "## Nanog binding",
@@ -119,13 +117,15 @@ def nanog_part(folder: Path, epochs: int, seed: int) -> list[str]:
         f"{', '.join(f'{value:.3f}' for value in ones)}. Gate: {gate[0, 0]:.2f} of the closed form, {gate[1, 0]:.2f} "
         "of the towers.",
         "",
-        "Shuffled DNA (pairs of neighbours kept), where no motif is left:",
+        "Shuffled DNA (pairs of neighbours kept) holds no motif, but the composition of its class: the floor is what "
+        "2-mers say, not 0.5.",
         "",
         *score_table(
             {
                 "this encoder on shuffled test sequences": said,
                 "encoder trained and tested on shuffled sequences": lost["encoder"],
                 "6-mers trained and tested on shuffled sequences": lost["6-mers"],
+                "2-mers, which shuffling keeps": lost["2-mers"],
                 "GC content, the same": lost["GC content"],
             }
         ),

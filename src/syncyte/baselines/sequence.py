@@ -19,7 +19,7 @@ from syncyte.genome.kmers import kmer_counts
 from syncyte.genome.sequence import cpg_share, gc_share
 
 Task = Literal["binary", "count"]
-STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+STRENGTHS = (0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 PENALTIES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 
 
