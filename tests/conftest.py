@@ -16,6 +16,8 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from mudata import MuData
 
+    from syncyte.recipes.simulate_regulation import Regulation
+    from syncyte.tasks.gene_run import GeneRun
     from syncyte.tasks.trained import Trained
 
 # Before numpy, torch or numba are imported anywhere: two workers on two cores must not fight over them.
@@ -81,6 +83,42 @@ def tiny_treated_run(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     from tests.treated import train_treated
 
     return train_treated(tmp_path_factory.mktemp("treated") / "RUN")
+
+
+@pytest.fixture(scope="session")
+def dna_world() -> Regulation:
+    """A tiny genome and 400 cells that it regulates; not to be changed."""
+    from tests.tiny_dna import regulation
+
+    return regulation()
+
+
+@pytest.fixture(scope="session")
+def dna_files(dna_world: Regulation, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same as files, by name."""
+    from syncyte.recipes.simulate_regulation import write_regulation
+
+    return write_regulation(dna_world, tmp_path_factory.mktemp("regulation"))
+
+
+@pytest.fixture(scope="session")
+def dna_run(dna_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> GeneRun:
+    """A network of genes without attention, adapted to the tiny genome; not to be changed."""
+    from tests.tiny_dna import train_dna
+
+    from syncyte.tasks.gene_run import open_gene_run
+
+    return open_gene_run(train_dna(dna_files, tmp_path_factory.mktemp("dna") / "RUN"))
+
+
+@pytest.fixture(scope="session")
+def dna_deep_run(dna_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> GeneRun:
+    """The same with attention; not to be changed."""
+    from tests.tiny_dna import train_dna
+
+    from syncyte.tasks.gene_run import open_gene_run
+
+    return open_gene_run(train_dna(dna_files, tmp_path_factory.mktemp("deep") / "RUN", ()))
 
 
 def _is_local(host: object) -> bool:

@@ -17,7 +17,9 @@ it. Leaves out: where lists come from; direct and indirect targets are lists of 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -27,6 +29,7 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from syncyte.errors import DataError
+from syncyte.genome.tables import opened
 from syncyte.tasks.network_cells import NetworkCells, Response
 from syncyte.tasks.variant_effects import group_means
 
@@ -46,10 +49,16 @@ def read_targets(path: object) -> pd.DataFrame:
     ------
     DataError
         If the file is no table of two columns or more.
+    GenomeError
+        If it is missing or damaged.
     """
+    with opened(Path(str(path)).expanduser()) as stream:
+        text = stream.read().decode("utf-8", "replace")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    separator = next((one for one in "\t,;" if lines and one in lines[0]), r"\s+")
     try:
-        table = pd.read_csv(str(path), sep=None, engine="python", header=None, dtype=str, comment="#")
-    except (OSError, ValueError, pd.errors.ParserError) as error:
+        table = pd.read_csv(io.StringIO("\n".join(lines)), sep=separator, engine="python", header=None, dtype=str)
+    except (ValueError, pd.errors.ParserError) as error:
         raise DataError(f"{path} cannot be read as a table of genes and targets: {error}.") from error
     if table.shape[1] < 2 or not len(table):
         raise DataError(f"{path} has {table.shape[1]} column. Expected a gene, its target, and maybe the set it is in.")

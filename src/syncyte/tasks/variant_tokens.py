@@ -122,7 +122,7 @@ def changed_tokens(model: GeneModel, side: SequenceSide, alleles: Sequence[Allel
     tracks = np.zeros((len(pairs), track.shape[1]), dtype=np.float32)
     _largest(tracks, pair, track[hit])
     table = _pair_table(side, alleles, pairs, pair, link, window[hit], differs[hit])
-    reference, alternate = _tokens(model, pairs[:, 1], moved.reshape(len(pairs), -1))
+    reference, alternate = _tokens(model, pairs[:, 1], moved.reshape(len(pairs), len(SLOTS) * step.shape[1]))
     touched = np.zeros(len(alleles), dtype=bool)
     touched[allele] = True
     return Tokens(table, reference, alternate, tracks, touched)

@@ -1,0 +1,74 @@
+"""One tiny simulated genome with the cells it regulates, and small runs trained on it: what tests of DNA stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from tests.tiny import cells_of
+
+import syncyte
+from syncyte.data.cells import Cells
+from syncyte.models.genes import GeneModel, GeneSizes, GeneSpec
+from syncyte.recipes.simulate_regulation import Regulation, simulate_regulation
+from syncyte.tasks.gene_run import GeneRun
+from syncyte.tasks.network_cells import NetworkCells
+from syncyte.tasks.trained import Trained
+
+SHAPE = {"genes": 150, "factors": 4, "targets": 12, "programmes": 3, "types": 3, "donors": 3}
+PLAIN = ("sizes.layers=0", "stages.genes.epochs=0")  # the smallest preset without attention, as lite has it
+SILENT = {"device": "cpu", "quiet": True}
+
+
+def regulation(n: int = 400, seed: int = 0, **changes: Any) -> Regulation:
+    """A genome of ten chromosomes with 15 genes each, and cells of three types from three donors."""
+    return simulate_regulation(n, seed, **{**SHAPE, **changes})
+
+
+def train_dna(files: Mapping[str, Path], out: Path, settings: Sequence[str] = PLAIN, **options: Any) -> Trained:
+    """Train the smallest preset on the written world; every option of ``syncyte.train`` may be given."""
+    chosen = {"preset": "tiny", "label_key": "cell_type", "fasta": files["genome.fa"], "tss": files["tss.bed"]}
+    chosen |= {"settings": tuple(settings), **SILENT, **options}
+    return syncyte.train("bio_dta", chosen.pop("data", files["cells.h5mu"]), out=out, **chosen)
+
+
+def network_of(run: GeneRun, world: Regulation, **options: Any) -> NetworkCells:
+    """The world's cells by type and donor, for a run."""
+    cells = run.align(cells_of(world.cells))
+    return NetworkCells(run.model, cells, cells.obs["cell_type"], cells.obs["donor"], run.medians, **options)
+
+
+def counted(cells: Cells, name: str = "rna") -> sp.csr_matrix:
+    """All counts of a modality."""
+    return cells.counts(name, np.arange(len(cells)))
+
+
+def moved(run: GeneRun, gene: int, size: float = 1.0, seed: int = 0) -> torch.Tensor:
+    """Another token of a gene, the same for the same seed."""
+    token = run.model.tokens()[gene].detach()
+    direction = torch.randn(token.shape, generator=torch.Generator().manual_seed(seed))
+    return token + size * direction
+
+
+def gene_model(genes: int = 12, layers: int = 0, inputs: int = 0, seed: int = 0, **options: Any) -> GeneModel:
+    """A small network in which nothing is zero or one any more."""
+    sizes = {"components": 4, "layers": layers, "width": 8, "heads": 2, "tokens": 6, "hidden": 5}
+    sizes |= options.pop("sizes", {})
+    spec = GeneSpec(
+        modality="rna", features=genes, encoding="log", sizes=GeneSizes.parse(sizes), inputs=inputs, **options
+    )
+    generator = torch.Generator().manual_seed(seed)
+    model = GeneModel(spec).eval()
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if tensor.dtype == torch.bool:
+                tensor.fill_(True)
+            elif tensor.dtype.is_floating_point:
+                random = torch.rand(tensor.shape, generator=generator)
+                positive = name.endswith(("sd", "spread", "scale", "factor"))
+                tensor.copy_(random + 0.5 if positive else random - 0.5)
+    return model
