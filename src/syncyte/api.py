@@ -59,6 +59,8 @@ __all__ = [
     "write_store",
 ]
 
+ORDERED = ("batch_key", "label_key", "validation", "resume", "seed", "overwrite", "device", "quiet")
+
 
 def train(
     recipe: str,
@@ -116,9 +118,8 @@ def train(
     config = configure(recipe, preset, settings)
     words, sequences = read_words(recipe, text_key, ontology, markers, encoder), read_sequences(recipe, given)
     cells = open_data(data, modality, genome, layer, force)
-    keys: dict[str, Any] = {name: given[name] for name in ("batch_key", "label_key", "validation", "resume", "seed")}
+    keys: dict[str, Any] = {name: given[name] for name in ORDERED} | {"features": read_features(features)}
     keys |= {"condition_keys": (condition_keys,) if isinstance(condition_keys, str) else tuple(condition_keys)}
-    keys |= {"features": read_features(features), "overwrite": overwrite, "device": device, "quiet": quiet}
     train_recipe(config, cells, Path(out), command=_command(), **keys, **words, **sequences)
     return load(out, device=device)
 

@@ -164,51 +164,43 @@ def variants(
     cache
         Folder that keeps encoded sequences; inside ``out`` by default.
     """
+    asked, folder = locals(), Path(out)
+    _check_folder(folder, overwrite)
+    if vcf is None and edits is None and targets is None:
+        raise ConfigError("Nothing to score: give --vcf, --edits or --targets.")
+    found = _answer(asked, folder / ".work")
+    write_effects(found, folder)
+    return found
+
+
+def _check_folder(out: Path, overwrite: bool) -> None:
+    if out.is_file():
+        raise DataError(f"--out {out} is a file; a folder is made there. Give another name.")
+    if (out / MARK).exists() and not overwrite:
+        raise DataError(f"{out} holds finished results. Give another folder, or --overwrite.")
+
+
+SETTINGS = ("group", "donor", "sample", "nulls", "each", "close", "shifts", "seed")  # that numbers depend on
+
+
+def _answer(asked: Mapping[str, Any], work: Path) -> VariantEffects:
+    """Open everything, score, and look closely; nothing is written but to the folder ``work``."""
     from syncyte.genome.fasta import Genome
     from syncyte.tasks.gene_run import open_gene_run
     from syncyte.tasks.trained import load_trained
     from syncyte.tasks.variants import variant_effects
 
-    folder = _folder(Path(out), overwrite)
-    if vcf is None and edits is None and targets is None:
-        raise ConfigError("Nothing to score: give --vcf, --edits or --targets.")
-    trained = run if not isinstance(run, str | Path) else load_trained(run, device)
-    book = open_gene_run(trained)
-    opened = Genome.open(_paths(fasta), offset=offset)
-    given = _variants(vcf, edits, opened, seed)
-    people = open_data(cells, modality, genome, layer, force)
-    work = folder / ".work"
-    found = variant_effects(
-        book,
-        given,
-        opened,
-        people,
-        group=group,
-        donor=donor,
-        sample=sample,
-        nulls=nulls,
-        shifts=shifts,
-        each=each,
-        cache=work / "sequences" if cache is None else Path(cache),
-        keep=work / "cells",
-        seed=seed,
-        quiet=quiet,
-    )
-    found = _closer(book, found, targets, close, seed)
-    settings = {"group": group, "donor": donor, "sample": sample, "nulls": nulls, "seed": seed, "close": close}
-    found = replace(found, provenance=_provenance(book, opened, people, vcf, edits, settings))
-    write_effects(found, folder)
-    return found
-
-
-def _folder(out: Path, overwrite: bool) -> Path:
-    if out.is_file():
-        raise DataError(f"--out {out} is a file; a folder is made there. Give another name.")
-    if (out / MARK).exists() and not overwrite:
-        raise DataError(f"{out} holds finished results. Give another folder, or --overwrite.")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / MARK).unlink(missing_ok=True)  # unfinished until everything else is there
-    return out
+    run = asked["run"]
+    book = open_gene_run(run if not isinstance(run, str | Path) else load_trained(run, asked["device"]))
+    opened = Genome.open(_paths(asked["fasta"]), offset=asked["offset"])
+    given = _variants(asked["vcf"], asked["edits"], opened, asked["seed"])
+    people = open_data(*(asked[name] for name in ("cells", "modality", "genome", "layer", "force")))
+    chosen = {name: asked[name] for name in ("group", "donor", "sample", "nulls", "shifts", "each", "seed", "quiet")}
+    cache = work / "sequences" if asked["cache"] is None else Path(asked["cache"])
+    found = variant_effects(book, given, opened, people, cache=cache, keep=work / "cells", **chosen)
+    found = _closer(book, found, asked["targets"], asked["close"], asked["seed"])
+    settings = {name: asked[name] for name in SETTINGS}
+    return replace(found, provenance=_provenance(book, opened, people, asked["vcf"], asked["edits"], settings))
 
 
 def _variants(vcf: Any, edits: Any, genome: Any, seed: int) -> Any:
@@ -274,14 +266,15 @@ def write_effects(found: VariantEffects, folder: Path) -> None:
     from syncyte.types import json_ready
 
     tables = {"effects": found.effects, "ranked": scored_rows(found), **found.tables}
+    page = variant_report(found)
+    _clear(folder)
     written = {}
     for name, table in tables.items():
         path = folder / f"{name}.tsv"
         with atomic_file(path) as tmp:
             tmp.write_text(f"# {LIMITS}\n" + table.to_csv(sep="\t", index=False, float_format="%.6g"))
         written[path.name] = sha256(path)
-    page, twin = write_report(variant_report(found), folder)
-    written |= {path.name: sha256(path) for path in (page, twin)}
+    written |= {path.name: sha256(path) for path in write_report(page, folder)}
     manifest = {
         "format": FORMAT,
         "files": written,
@@ -293,3 +286,17 @@ def write_effects(found: VariantEffects, folder: Path) -> None:
     with atomic_file(folder / MARK) as tmp:
         tmp.write_text(json.dumps(json_ready(manifest), indent=1))
     shutil.rmtree(folder / ".work" / "cells", ignore_errors=True)
+
+
+def _clear(folder: Path) -> None:
+    """Take away what an earlier call finished here, its manifest first: until the new one is there, nothing is."""
+    mark = folder / MARK
+    if not mark.exists():
+        return
+    try:
+        names = list(json.loads(mark.read_text(encoding="utf-8"))["files"])
+    except (ValueError, KeyError, TypeError):
+        names = []  # damaged: what is written now replaces files of the same names
+    mark.unlink()
+    for name in names:
+        (folder / Path(name).name).unlink(missing_ok=True)

@@ -27,6 +27,7 @@ COMMON = {
     "quiet": False,
 }
 TASK = {**COMMON, "batch_size": None}
+DNA = ("fasta", "offset", "tss", "peaks", "atac", "dna_encoder", "gene_features", "gene_medians")
 VERBS = ("train", "embed", "integrate", "annotate", "translate", "top_regions", "generate", "perturb", "evaluate")
 
 
@@ -54,6 +55,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict]]:
             answer.provenance = {"integrate": {"notes": []}, "settings": {"notes": []}}
             answer.explain, answer.table, answer.matches = "Read as: B cells", [], []
             answer.counts = lambda: dict.fromkeys(("same", "close", "coarser", "none"), 0)
+            answer.metrics = {"alleles": 4, "alleles in a window": 3, "alleles scored": 2, "groups": 1}
             return answer
 
         return record
@@ -71,6 +73,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict]]:
         "search",
         "describe",
         "map_labels",
+        "variants",
     ):
         setattr(api, name, verb(name))
     for name in ("inspect_data", "write_store", "convert", "harmonise", "count_fragments"):
@@ -111,6 +114,7 @@ def test_train_with_everything(calls):
                 "ontology": None,
                 "markers": None,
                 "encoder": None,
+                **dict.fromkeys(DNA),
                 "validation": ["09A", "09B"],
                 "settings": ("a.b=c", "d=1"),
                 "resume": True,
@@ -213,6 +217,31 @@ def test_regions(calls):
     assert calls == [("top_regions", given), ("top_regions", {**given, **other})]
 
 
+def test_train_on_dna(calls):
+    words = "train bio_dta A.h5mu --out RUN --fasta A.fa --fasta B.fa --offset 5 --tss T --peaks P --atac O --quiet"
+    run(*words.split(), *["--dna-encoder", "E", "--gene-features", "F", "--gene-medians", "M"])
+    given = {"fasta": [Path("A.fa"), Path("B.fa")], "offset": 5, "tss": Path("T"), "peaks": Path("P")}
+    given |= {"atac": Path("O"), "dna_encoder": Path("E"), "gene_features": Path("F"), "gene_medians": Path("M")}
+    assert {name: calls[0][1][name] for name in DNA} == given
+    assert set(given) == set(DNA)
+
+
+def test_variants(calls):
+    told = "4 alleles, 3 in a window of a gene, 2 scored in 1 group(s).\nWrote O/effects.tsv and O/report.html\n"
+    assert run(*["variants", "RUN", "--vcf", "V", "--fasta", "G.fa", "--cells", "D.h5mu", "--out", "O"]) == told
+    words = "variants RUN --edits chr1:1-2=delete --fasta A --fasta B --cells D --out O --sample S --offset 7 --group g"
+    more = "--donor d --targets T --nulls 9 --each 5 --close 0 --no-shifts --cache C --overwrite --seed 2 --quiet"
+    assert run(*words.split(), *more.split()) == ""
+    least = {**COMMON, "run": Path("RUN"), "fasta": Path("G.fa"), "cells": Path("D.h5mu"), "out": Path("O")}
+    least |= {"vcf": Path("V"), "edits": None, "sample": None, "offset": None, "group": None, "donor": None}
+    least |= {"targets": None, "nulls": 200, "each": None, "close": 10, "shifts": True, "cache": None}
+    least |= {"overwrite": False}
+    most = {"vcf": None, "edits": "chr1:1-2=delete", "fasta": [Path("A"), Path("B")], "cells": Path("D")}
+    most |= {"sample": "S", "offset": 7, "group": "g", "donor": "d", "targets": Path("T"), "nulls": 9, "each": 5}
+    most |= {"close": 0, "shifts": False, "cache": Path("C"), "overwrite": True, "seed": 2, "quiet": True}
+    assert calls == [("variants", least), ("variants", {**least, **most})]
+
+
 def test_data_commands(calls):
     assert run("data", "inspect", "A.h5mu") == "3 cells\n"
     assert '"cells": 3' in run("data", "inspect", "A.h5mu", "B.h5ad", "--json")
@@ -293,7 +322,7 @@ def test_the_signatures_are_those_of_the_verbs():
     """The command line and Python bear the same names and defaults."""
     from syncyte import api
 
-    names = {name: name for name in (*VERBS[:5], *VERBS[6:], "search", "describe")}
+    names = {name: name for name in (*VERBS[:5], *VERBS[6:], "search", "describe", "variants")}
     names["top_regions"] = "regions"
     for name, full in (names | {"harmonise": "data harmonise", "count_fragments": "data fragments"}).items():
         verb = inspect.signature(getattr(api, name)).parameters

@@ -9,6 +9,17 @@ import typer
 
 from syncyte.cli import options
 
+Vcf = Annotated[
+    Path | None, typer.Option("--vcf", metavar="VCF", help="Variants: VCF, BCF, or a table (chrom, pos, ref, alt).")
+]
+Edits = Annotated[
+    str | None,
+    typer.Option("--edits", metavar="EDITS", help="Edits: a file, or text such as chr22:100-200=shuffle."),
+]
+Targets = Annotated[
+    Path | None, typer.Option("--targets", metavar="TABLE", help="Genes and their targets, whose ranking is tested.")
+]
+
 
 def variants(
     run: options.Run,
@@ -17,13 +28,8 @@ def variants(
     ],
     cells: Annotated[Path, typer.Option("--cells", metavar="DATA", help="Cells that effects are followed through.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of results.", show_default=False)],
-    vcf: Annotated[
-        Path | None, typer.Option("--vcf", metavar="VCF", help="Variants: VCF, BCF, or a table (chrom, pos, ref, alt).")
-    ] = None,
-    edits: Annotated[
-        str | None,
-        typer.Option("--edits", metavar="EDITS", help="Edits: a file, or text such as chr22:100-200=shuffle."),
-    ] = None,
+    vcf: Vcf = None,
+    edits: Edits = None,
     sample: Annotated[
         str | None, typer.Option("--sample", metavar="NAME", help="Score both haplotypes of this sample of the VCF.")
     ] = None,
@@ -34,10 +40,7 @@ def variants(
     donor: Annotated[
         str | None, typer.Option("--donor", metavar="KEY", help="obs column of donors, the replicates of tests.")
     ] = None,
-    targets: Annotated[
-        Path | None,
-        typer.Option("--targets", metavar="TABLE", help="Genes and their targets, whose ranking is tested."),
-    ] = None,
+    targets: Targets = None,
     nulls: Annotated[
         int, typer.Option("--nulls", min=0, metavar="N", help="Random variants that each one is compared with.")
     ] = 200,

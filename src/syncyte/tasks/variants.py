@@ -194,6 +194,8 @@ def _table(
             found[column.replace("_p", "_fdr")] = adjusted(np.where(made, found[column], np.nan))
         found = found.sort_values(["record", "gene", "group"], kind="stable")
     table = pd.concat([found, silent], ignore_index=True) if len(silent) else found
+    if not len(table):
+        return pd.DataFrame(columns=list(COLUMNS))
     order = [name for name in COLUMNS if name in table] + [name for name in table if name not in COLUMNS]
     return table[order].sort_values("record", kind="stable", ignore_index=True)
 
