@@ -21,6 +21,7 @@ from syncyte.tasks.trained import Trained
 
 SHAPE = {"genes": 150, "factors": 4, "targets": 12, "programmes": 3, "types": 3, "donors": 3}
 PLAIN = ("sizes.layers=0", "stages.genes.epochs=0")  # the smallest preset without attention, as lite has it
+NEAR = (*PLAIN, "reach=3000")  # peaks speak for the genes beside them, not for a whole chromosome
 SILENT = {"device": "cpu", "quiet": True}
 
 
@@ -29,7 +30,7 @@ def regulation(n: int = 400, seed: int = 0, **changes: Any) -> Regulation:
     return simulate_regulation(n, seed, **{**SHAPE, **changes})
 
 
-def train_dna(files: Mapping[str, Path], out: Path, settings: Sequence[str] = PLAIN, **options: Any) -> Trained:
+def train_dna(files: Mapping[str, Path], out: Path, settings: Sequence[str] = NEAR, **options: Any) -> Trained:
     """Train the smallest preset on the written world; every option of ``syncyte.train`` may be given."""
     chosen = {"preset": "tiny", "label_key": "cell_type", "fasta": files["genome.fa"], "tss": files["tss.bed"]}
     chosen |= {"settings": tuple(settings), **SILENT, **options}

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from syncyte.data.cells import Cells
 from syncyte.data.split import Split, split_random
 from syncyte.errors import ConfigError, DataError
+from syncyte.genome.fasta import Genome
 from syncyte.genome.gene_windows import match_starts
+from syncyte.genome.tss import covered
 from syncyte.models.adapter import fit_adapter
 from syncyte.models.genes import GeneModel, GeneSpec
 from syncyte.objectives.genes import MaskedGenes
@@ -54,6 +56,8 @@ def prepare_dna(recipe: Recipe, config: GeneRecipe, cells: Cells, order: Order) 
             f"{recipe.name} adapts genes to their DNA: give --fasta GENOME.fa.gz and --tss TSS.bed.gz, or a table of "
             "vectors of genes with --gene-features."
         )
+    if asked.vectors is not None and asked.genome is not None:
+        raise ConfigError("--gene-features takes the place of sequences: leave it out, or leave out --fasta.")
     notes: list[str] = []
     have = cells.present(name)
     if not have.all():
@@ -71,7 +75,20 @@ def prepare_dna(recipe: Recipe, config: GeneRecipe, cells: Cells, order: Order) 
                 f"None of the {len(var):,} genes of the cells ({', '.join(map(str, var.index[:3]))} ...) is among the "
                 f"{asked.starts['gene_id'].nunique():,} of --tss. Check species and kind of names."
             )
+        if asked.genome is not None:
+            _some_inside(asked.genome, starts, config.window if asked.encoder is None else asked.encoder.length)
     return partial(_learn, recipe, config, cells, order, split, notes)
+
+
+def _some_inside(genome: Genome, starts: pd.DataFrame, length: int) -> None:
+    """Refuse a genome in which no gene has its window."""
+    if not covered(genome, starts, length).any():
+        have = ", ".join(f"{name}:{start:,}-{end:,}" for name, (start, end) in list(genome.spans.items())[:4])
+        first = starts.iloc[0]
+        raise DataError(
+            f"The genome given covers {have} and no window of {length:,} bases around any of the {len(starts):,} "
+            f"starts of the cells' genes (such as {first['chrom']}:{first['tss']:,}). Check build and --offset."
+        )
 
 
 def _learn(
@@ -97,6 +114,7 @@ def _learn(
     reader = GeneReader(own, name, config.encoding, medians, spec.per_cell)
     first = _fit(network, ["genes"], config, own, name, split, reader, order, run, worker)
     side = sequence_side(config, cells, name, own, var, asked, order, split, notes, run)
+    torch.manual_seed(order.seed)  # the same adapter, whether the sequence model was trained just now or before
     model = adapted_model(network, spec, config, side, notes)
     last = _fit(model, ["adapter"], config, own, name, split, reader, order, run, worker)
     if worker.rank == 0:
@@ -172,6 +190,9 @@ def adapted_model(network: GeneModel, spec: GeneSpec, config: GeneRecipe, side: 
         side.report["adapter"] = fitted
         predicted, fold = held_out(vectors / scale, tokens[some], side.parts[some], _ridge(fitted["penalty"]))
         side.report["adapter"] |= retrieval(predicted, tokens[some], fold)
+        if len(fitted["weights"]) > 2 and not any(fitted["weights"][2:]) and side.windows is not None:
+            side.pruned = side.without(1)
+            notes.append("Peaks near genes told nothing about genes of chromosomes left out: only starts are read.")
     else:
         side.report["adapter"] = {}
         notes.append("Too few genes with a vector to fit an adapter: tokens stay as good as static.")
@@ -219,6 +240,7 @@ def _facts(
     }
     arrays: dict[str, NDArray] = {}
     tables: dict[str, pd.DataFrame] = {}
+    side = side.pruned or side
     if side.windows is not None and side.encoder is not None:
         facts["encoder"] = {**side.report, "fingerprint": side.encoder.fingerprint}
         arrays[HASHES] = side.hashes.view(np.int64)
