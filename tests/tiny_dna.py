@@ -73,3 +73,47 @@ def gene_model(genes: int = 12, layers: int = 0, inputs: int = 0, seed: int = 0,
                 positive = name.endswith(("sd", "spread", "scale", "factor"))
                 tensor.copy_(random + 0.5 if positive else random - 0.5)
     return model
+
+
+def write_vcf(world: Regulation, path: Path) -> Path:
+    """Variants of all sorts with two people: ``phased`` and ``unphased``.
+
+    Four alleles can be scored (two at the start of the factor TF1, one deletes the start of TF2, and one of two alleles
+    of a record), one leaves its window as it was, one lies in no window, and the others cannot be read.
+    """
+    starts = world.tss.set_index("symbol")
+
+    def base(chrom: str, place: int, size: int = 1) -> str:
+        return "".join("ACGT"[code] for code in world.sequences[chrom][place : place + size])
+
+    def other(text: str, by: int = 1) -> str:
+        return "".join("ACGT"[("ACGT".index(letter) + by) % 4] for letter in text)
+
+    def at(gene: str, offset: int) -> tuple[str, int, str]:
+        chrom, place = starts.loc[gene, "chrom"], int(starts.loc[gene, "tss"]) + offset
+        return chrom, place, base(chrom, place)
+
+    rows = []
+
+    def add(name: str, chrom: str, place: int, ref: str, alt: str, phased: str = "0|0", free: str = "0/0") -> None:
+        rows.append(f"{chrom}\t{place + 1}\t{name}\t{ref}\t{alt}\t.\tPASS\t.\tGT\t{phased}\t{free}")
+
+    chrom, place, ref = at("TF1", -20)
+    add("near", chrom, place, ref, other(ref), "0|1", "0/1")
+    chrom, place, ref = at("TF1", 40)
+    add("two", chrom, place, ref, f"{other(ref)},{other(ref, 2)}", "1|0", "0/1")
+    chrom, place, _ = at("TF2", -3)
+    add("gone", chrom, place, base(chrom, place, 8), base(chrom, place))
+    low = int(starts.loc["TF3", "tss"]) - 200 + (starts.loc["TF3", "strand"] == "-")
+    chrom, place, ref = starts.loc["TF3", "chrom"], low - 1, base(starts.loc["TF3", "chrom"], low - 1)
+    add("edge", chrom, place, ref, ref + other(base(chrom, low)))
+    chrom, place, ref = at("TF3", 5)
+    add("wrong", chrom, place, other(ref), ref, "0|1", "0/1")
+    add("symbol", chrom, place + 1, base(chrom, place + 1), "<INV>")
+    add("beyond", chrom, 10**8, "A", "C")
+    add("elsewhere", "chr20", 100, "A", "C")
+    add("desert", "chr1", 300, base("chr1", 300), other(base("chr1", 300)), "1|1", "1/1")
+    head = ["##fileformat=VCFv4.2", '##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">']
+    head.append("#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\tphased\tunphased")
+    path.write_text("\n".join([*head, *rows]) + "\n")
+    return path

@@ -187,6 +187,7 @@ def _answer(asked: Mapping[str, Any], work: Path) -> VariantEffects:
     """Open everything, score, and look closely; nothing is written but to the folder ``work``."""
     from syncyte.genome.fasta import Genome
     from syncyte.tasks.gene_run import open_gene_run
+    from syncyte.tasks.target_sets import read_targets
     from syncyte.tasks.trained import load_trained
     from syncyte.tasks.variants import variant_effects
 
@@ -194,11 +195,12 @@ def _answer(asked: Mapping[str, Any], work: Path) -> VariantEffects:
     book = open_gene_run(run if not isinstance(run, str | Path) else load_trained(run, asked["device"]))
     opened = Genome.open(_paths(asked["fasta"]), offset=asked["offset"])
     given = _variants(asked["vcf"], asked["edits"], opened, asked["seed"])
+    pairs = _maybe(asked["targets"], read_targets)
     people = open_data(*(asked[name] for name in ("cells", "modality", "genome", "layer", "force")))
     chosen = {name: asked[name] for name in ("group", "donor", "sample", "nulls", "shifts", "each", "seed", "quiet")}
     cache = work / "sequences" if asked["cache"] is None else Path(asked["cache"])
     found = variant_effects(book, given, opened, people, cache=cache, keep=work / "cells", **chosen)
-    found = _closer(book, found, asked["targets"], asked["close"], asked["seed"])
+    found = _closer(book, found, pairs, asked["close"], asked["seed"])
     settings = {name: asked[name] for name in SETTINGS}
     return replace(found, provenance=_provenance(book, opened, people, asked["vcf"], asked["edits"], settings))
 
@@ -222,15 +224,14 @@ def _variants(vcf: Any, edits: Any, genome: Any, seed: int) -> Any:
     return parts[0] if parts else variants_of([])
 
 
-def _closer(book: GeneRun, found: VariantEffects, targets: Any, close: int, seed: int) -> VariantEffects:
+def _closer(book: GeneRun, found: VariantEffects, pairs: pd.DataFrame | None, close: int, seed: int) -> VariantEffects:
     """The same with tables of single pairs, of a mutagenesis track, and of lists of targets."""
-    from syncyte.tasks.target_sets import all_targets, read_targets
+    from syncyte.tasks.target_sets import all_targets
     from syncyte.tasks.variant_close import close_tables, strongest_alleles
 
     tables = {**found.tables, **close_tables(book, found, close, TRACKED, seed)}
     notes = list(found.notes)
-    if targets is not None:
-        pairs = read_targets(targets)
+    if pairs is not None:
         scored, more = all_targets(found.cells, book.symbols, pairs, strongest_alleles(found), seed)
         notes += more[:20] + ([f"and {len(more) - 20} more such notes."] if len(more) > 20 else [])
         if len(scored):

@@ -73,7 +73,7 @@ def test_regions_alone_are_told_from_other_places(rna: Path, dna_files: dict[str
     assert run.recipe["encoder"]["source"] == "regions or not"
     assert run.recipe["encoder"]["tasks"] == ["region"]
     assert not run.recipe["encoder"]["weak"]
-    assert {"start", "peak"} == set(open_gene_run(run).windows.table["kind"])
+    assert "start" in set(open_gene_run(run).windows.table["kind"])
 
 
 def test_openness_of_other_cells_is_learned(rna: Path, dna_run: GeneRun, dna_files: dict[str, Path], tmp_path: Path):

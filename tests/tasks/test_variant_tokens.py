@@ -204,7 +204,7 @@ def test_genes_of_a_real_run_that_are_hit_lie_near(dna_run, dna_files, dna_world
     found = changed_tokens(dna_run.model, side, [snv(side, place, str(window["chrom"]))])
     assert found.touched.all()
     near = set(dna_world.tss.loc[dna_world.tss["chrom"] == window["chrom"], "symbol"])
-    assert 1 < len(found.table) <= len(near)
+    assert 1 <= len(found.table) <= len(near)
     assert set(dna_run.genes[found.table["gene"]]) <= near
     assert found.tracks.shape[1] == 3
     assert torch.equal(found.reference, dna_run.model.tokens()[found.table["gene"].to_numpy()])

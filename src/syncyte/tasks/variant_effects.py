@@ -9,6 +9,8 @@ Blocks of pairs can be kept on disk, so that a killed run goes on. Leaves out: t
 from __future__ import annotations
 
 import hashlib
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,7 +152,7 @@ def _load(path: Path, found: Effects, rows: NDArray[np.int64]) -> bool:
     try:
         with np.load(path, allow_pickle=False) as kept:
             parts = {name: kept[name] for name in FIELDS}
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return False
     if any(part.shape != getattr(found, name)[rows].shape for name, part in parts.items()):
         return False
