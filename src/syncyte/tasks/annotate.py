@@ -97,6 +97,7 @@ def annotate_cells(
     labelled, left_out = keep_labelled(reference, label_key, unclear)
     if batch_key is not None:
         labelled.column(batch_key)
+    trained.need_capability("encodes", "annotate cells")
     names = _common(trained, query, labelled)
     old, new = trained.align(labelled, only=names), trained.align(query, only=names)
     counts = labelled.column(label_key).astype(str).str.strip().value_counts().sort_index()

@@ -43,6 +43,7 @@ def _latents(trained: Trained, batch: Batch) -> NDArray[np.float32]:
 
 def embed_cells(trained: Trained, cells: Cells, *, batch_size: int | None = None, seed: int = 0) -> Result:
     """Embed cells; see ``syncyte.embed``."""
+    trained.need_capability("encodes", "embed cells")
     aligned = trained.align(cells)
     vectors = latents(trained, aligned, batch_size)
     provenance = trained.provenance(aligned, seed=seed, modalities=list(aligned.modalities))
