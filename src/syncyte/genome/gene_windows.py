@@ -69,6 +69,15 @@ class GeneWindows:
             found[place] = reverse_complement(codes) if strand == "-" else codes
         return found
 
+    def used(self, left_out: int) -> NDArray[np.int64]:
+        """Windows that speak for some gene in another slot than ``left_out``."""
+        return np.unique(self.links["window"].to_numpy()[self.slot_codes() != left_out])
+
+    def without(self, slot: int) -> GeneWindows:
+        """The same without a slot."""
+        links = self.links[self.slot_codes() != slot].reset_index(drop=True)
+        return _used(GeneWindows(self.table, links, self.genes, self.length))
+
     def slot_codes(self) -> NDArray[np.int64]:
         """Slot of every link as its number."""
         return self.links["slot"].map({name: code for code, name in enumerate(SLOTS)}).to_numpy(dtype=np.int64)

@@ -5,7 +5,7 @@ Leaves out: the network of genes and the adapter (``train_dna``), what a sequenc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,17 @@ class Side:
     report: dict[str, Any] = field(default_factory=dict)
     hashes: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     outputs: int = 0
+    pruned: Side | None = None
+
+    def without(self, slot: int) -> Side:
+        """The same with one slot's windows gone."""
+        assert self.windows is not None
+        each = self.vectors.shape[1] // len(SLOTS)
+        vectors = self.vectors.copy()
+        vectors[:, slot * each : (slot + 1) * each] = 0
+        windows = self.windows.without(slot)
+        hashes = self.hashes[np.isin(np.arange(len(self.hashes)), self.windows.used(slot))]
+        return replace(self, vectors=vectors, windows=windows, hashes=hashes)
 
     @property
     def blocks(self) -> NDArray[np.int64]:

@@ -3,15 +3,15 @@
 How it comes about:
 
 1. *Genome*: genes on ``chr1`` ... ``chr10``, one every ``SPACING`` bases, in isochores of different GC content. A
-   promoter (``REACH`` bases on either side of the start) holds sites of *driver* motifs, one for each programme of the
-   cells; a *control* motif is planted as often and does nothing.
+   promoter (``REACH`` bases on either side of the start) holds a site of an *opener* motif and sites of *driver*
+   motifs, one for each programme of the cells; a *control* motif is planted everywhere and does nothing.
 2. *Factors*: some genes are transcription factors. Each has two driver sites of one programme, a *binding* motif of its
    own, and ``targets`` genes whose promoters hold sites of it.
 3. *Cells*: programmes differ between types and, less, between cells and donors. Log rates follow the programmes by the
    driver sites; those of a factor have noise of their own in every cell, which its targets inherit and genes that
    merely share its drivers do not. That is what tells a target from a gene of the same types of cells.
-4. *Chromatin*: a promoter is open with a probability that driver sites raise in the types where their programme is on;
-   so are as many regions far from genes.
+4. *Chromatin*: a promoter is open with a probability that driver sites raise in the types where their programme is on
+   and lower where it is off; half as many regions between genes have an opener alone.
 
 Leaves out: introns, coding sequence, enhancers that act at a distance, loops in the network, linkage of variants.
 """
@@ -56,12 +56,14 @@ class Regulation:
     peaks
         ``chrom``, ``start``, ``end`` of each region.
     sites
-        Planted motifs: ``gene``, ``motif``, ``kind`` (driver, binding, control), ``chrom``, ``start``, ``end``,
-        ``strand``.
+        Planted motifs of promoters: ``gene``, ``motif``, ``kind`` (opener, driver, binding, control), ``chrom``,
+        ``start``, ``end``, ``strand``.
     targets
         True pairs: ``factor``, ``target``.
     motifs
         Consensus of each motif.
+    profile
+        Activity of each programme in each cell type: what a driver site does to a promoter there.
     """
 
     cells: MuData
@@ -71,6 +73,7 @@ class Regulation:
     sites: pd.DataFrame
     targets: pd.DataFrame
     motifs: dict[str, str]
+    profile: pd.DataFrame
 
 
 def simulate_regulation(
@@ -119,11 +122,18 @@ def simulate_regulation(
     driven, bound = _network(rng, genes, factors, targets, programmes)
     tss = _places(rng, names)
     motifs = _motifs(rng, programmes, factors)
-    sequences, sites = _sequences(rng, tss, driven, bound, motifs)
     peaks = _peaks(tss, rng)
-    cells = _cells(rng, n, names, driven, bound, tss, peaks, types, donors, depth, noise, strength)
+    sequences, sites = _sequences(rng, tss, peaks.iloc[len(tss) :], driven, bound, motifs)
+    profile = rng.normal(0, 0.7, (types, programmes))
+    cells = _cells(rng, n, names, driven, bound, tss, peaks, profile, donors, depth, noise, strength)
     pairs = [(names[t], names[j]) for t in range(factors) for j in np.flatnonzero(bound[:, t])]
-    return Regulation(cells, sequences, tss, peaks, sites, pd.DataFrame(pairs, columns=["factor", "target"]), motifs)
+    table = pd.DataFrame(
+        profile,
+        index=[f"type_{code + 1}" for code in range(types)],
+        columns=[f"driver_{code + 1}" for code in range(programmes)],
+    )
+    truth = pd.DataFrame(pairs, columns=["factor", "target"])
+    return Regulation(cells, sequences, tss, peaks, sites, truth, motifs, table)
 
 
 def _network(
@@ -162,17 +172,19 @@ def _places(rng: np.random.Generator, names: NDArray[Any]) -> pd.DataFrame:
 def _motifs(rng: np.random.Generator, programmes: int, factors: int) -> dict[str, str]:
     """Consensus sequences that differ in at least four places, on either strand."""
     chosen: list[NDArray[np.uint8]] = []
-    while len(chosen) < programmes + factors + 1:
+    while len(chosen) < programmes + factors + 2:
         new = rng.integers(0, 4, MOTIF).astype(np.uint8)
         if all(((new != old).sum() >= 4) and ((3 - new[::-1] != old).sum() >= 4) for old in chosen):
             chosen.append(new)
-    kinds = [f"driver_{s + 1}" for s in range(programmes)] + [f"binding_{t + 1}" for t in range(factors)] + ["control"]
+    kinds = [f"driver_{s + 1}" for s in range(programmes)] + [f"binding_{t + 1}" for t in range(factors)]
+    kinds += ["control", "opener"]
     return {kind: LETTERS[motif].tobytes().decode() for kind, motif in zip(kinds, chosen)}
 
 
 def _sequences(
     rng: np.random.Generator,
     tss: pd.DataFrame,
+    far: pd.DataFrame,
     driven: NDArray[np.int64],
     bound: NDArray[np.int64],
     motifs: Mapping[str, str],
@@ -190,7 +202,7 @@ def _sequences(
     for gene, (symbol, chrom, start) in enumerate(tss[["symbol", "chrom", "tss"]].itertuples(index=False)):
         wanted = [f"driver_{s + 1}" for s, count in enumerate(driven[gene]) for _ in range(count)]
         wanted += [f"binding_{t + 1}" for t, count in enumerate(bound[gene]) for _ in range(count)]
-        wanted += ["control"] * int(rng.integers(0, 3) if gene >= bound.shape[1] else 2)
+        wanted += ["opener", *["control"] * int(rng.integers(0, 3) if gene >= bound.shape[1] else 2)]
         for name, slot in zip(wanted, rng.permutation(slots)):
             site = codes[name].copy()
             if rng.random() < 0.3 and not name.startswith("binding"):  # real sites are seldom perfect
@@ -200,6 +212,14 @@ def _sequences(
             sequences[chrom][begin : begin + MOTIF] = 3 - site[::-1] if turned else site
             kind = name.split("_")[0]
             rows.append((symbol, name, kind, chrom, begin, begin + MOTIF, "-" if turned else "+"))
+    for chrom, start in far[["chrom", "start"]].itertuples(index=False):
+        begin = int(start) + 250 + int(rng.integers(-REACH, REACH - MOTIF))
+        sequences[chrom][begin : begin + MOTIF] = codes["opener"]
+    for chrom, starts in tss.groupby("chrom", sort=False)["tss"]:
+        # between promoters as often as in them: what is only there would tell a promoter, and so seem to act
+        for begin in np.arange(500, len(sequences[str(chrom)]) - 500, 2 * REACH) + rng.integers(0, 200):
+            if np.abs(starts.to_numpy() - begin).min() > 2 * REACH:
+                sequences[str(chrom)][begin : begin + MOTIF] = codes["control"]
     columns = ["gene", "motif", "kind", "chrom", "start", "end", "strand"]
     return sequences, pd.DataFrame(rows, columns=columns)
 
@@ -220,7 +240,7 @@ def _cells(
     bound: NDArray[np.int64],
     tss: pd.DataFrame,
     peaks: pd.DataFrame,
-    types: int,
+    profile: NDArray[np.float64],
     donors: int,
     depth: float,
     noise: float,
@@ -230,17 +250,16 @@ def _cells(
     from anndata import AnnData
 
     genes, factors = bound.shape
-    programmes = driven.shape[1]
+    types, programmes = profile.shape
     kind, donor = rng.integers(0, types, n), rng.integers(0, donors, n)
-    profile = rng.normal(0, 0.7, (types, programmes))
     mood = rng.normal(0, 0.15, (donors, programmes))
     activity = profile[kind] + mood[donor] + rng.normal(0, 0.25, (n, programmes))
     base = rng.normal(0, 1.1, genes) + 0.25 * driven.sum(axis=1)
     base[:factors] = rng.normal(1.2, 0.4, factors)
     own = rng.normal(0, noise, (n, factors))
     total = depth * np.exp(rng.normal(0, 0.3, n))
-    openness = -1.2 + 0.8 * np.minimum(driven.sum(axis=1), 2) + (profile @ driven.T) * 1.2  # types x genes
-    opened = np.concatenate([expit(openness), np.full((types, len(peaks) - genes), 0.12)], axis=1)
+    openness = -1.2 + 0.4 * driven.sum(axis=1) + 1.2 * (profile @ driven.T)  # types x genes
+    opened = np.concatenate([expit(openness), np.full((types, len(peaks) - genes), expit(-1.2))], axis=1)
     rna, atac = [], []
     for start in range(0, n, BLOCK):
         rows = slice(start, start + BLOCK)
@@ -276,8 +295,9 @@ def _cells(
 def write_regulation(world: Regulation, folder: str | Path) -> dict[str, Path]:
     """Write genome, starts, regions, cells and truth as files that the commands read; their paths by name.
 
-    ``genome.fa``, ``tss.bed`` (width 1, gene id, symbol, strand), ``peaks.bed``, ``cells.h5mu``, ``targets.tsv`` and
-    ``sites.tsv``; ``variants.vcf`` changes the middle base of every driver and control site of the factors.
+    ``genome.fa``, ``tss.bed`` (width 1, gene id, symbol, strand), ``peaks.bed``, ``cells.h5mu``, ``targets.tsv``,
+    ``sites.tsv`` and ``profile.tsv``; ``variants.vcf`` changes five bases of every driver and control site of the
+    factors.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -291,6 +311,7 @@ def write_regulation(world: Regulation, folder: str | Path) -> dict[str, Path]:
         "peaks.bed": world.peaks.sort_values(["chrom", "start"]).to_csv(sep="\t", header=False, index=False),
         "targets.tsv": world.targets.to_csv(sep="\t", index=False),
         "sites.tsv": world.sites.to_csv(sep="\t", index=False),
+        "profile.tsv": world.profile.to_csv(sep="\t"),
         "variants.vcf": site_variants(world),
     }
     for name, text in texts.items():
@@ -307,9 +328,9 @@ def _folded(codes: NDArray[np.uint8], width: int = 60) -> str:
 
 
 def site_variants(world: Regulation) -> str:
-    """VCF that replaces the middle of each driver and control site of a factor: four bases by others."""
+    """VCF that replaces five bases of each driver and control site of a factor."""
     lines = ["##fileformat=VCFv4.2", "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"]
-    chosen = world.sites[world.sites["gene"].str.startswith("TF") & (world.sites["kind"] != "binding")]
+    chosen = world.sites[world.sites["gene"].str.startswith("TF") & world.sites["kind"].isin(["driver", "control"])]
     for number, site in enumerate(chosen.itertuples(index=False)):
         begin = site.start + 2
         old = world.sequences[site.chrom][begin : begin + 5]

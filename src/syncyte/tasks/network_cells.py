@@ -125,6 +125,7 @@ class NetworkCells:
         reference: Tensor | None = None,
         *,
         kept: bool = False,
+        carried: bool = False,
         shifts: bool = True,
         again: bool = False,
     ) -> Response:
@@ -135,7 +136,9 @@ class NetworkCells:
         reference
             ``(w,)`` token that the cells have now; the run's own by default.
         kept
-            Leave the gene's value where it is.
+            Leave the gene's value where it is: the token alone acts.
+        carried
+            Read the cell with the token it had: the gene's moved value alone acts.
         shifts
             Compare contextual embeddings too, which is most of the work; NaN without.
         again
@@ -145,6 +148,8 @@ class NetworkCells:
         chosen = self.expressing(gene)
         at = torch.from_numpy(chosen)
         own, amount, moved = self._own(gene, at, tokens, before, kept)
+        if carried:
+            tokens = before.expand_as(tokens)
         if self.model.backbone is None and not again:
             change, shift = self._sum_again(gene, at, tokens, before, amount, moved, shifts)
         else:
