@@ -1,9 +1,12 @@
 """Do the genes that a changed gene moves most hold its known targets? Beside what needs no model of sequence.
 
-For a gene with a list of targets, all other genes are ranked by the size of their change under
+For a gene with a list of targets, all other genes are ranked by the size of their change, in standard deviations of
+each gene, under
 
-- *sequence*: an allele that changes the gene's token (where one was scored),
-- *down*: the gene's own value lowered by one standard deviation, its token as it is (a directed shift),
+- *sequence*: the gene's own value moved as an allele moves it (where one was scored); all zero, so that nothing is
+  ranked, where the allele moves it no further than random variants do,
+- *sequence, token alone*: the allele's token with the value kept, as the publication has it,
+- *down*: the gene's own value lowered by one standard deviation (a directed shift),
 - *delete* and *mask*: the gene taken out of the cell, or hidden, as adapter-free models are asked,
 - *random direction*: the token moved at random as far as the allele moved it (its own length without one),
 - *co-expression*: absolute Pearson correlation of log values over all cells, the ranking to beat, and the same within
@@ -18,7 +21,7 @@ it. Leaves out: where lists come from; direct and indirect targets are lists of 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +73,18 @@ def read_targets(path: object) -> pd.DataFrame:
     return found.dropna(subset=["gene", "target"]).drop_duplicates(ignore_index=True)
 
 
-def rankings(cells: NetworkCells, gene: int, alternate: torch.Tensor | None, seed: int = 0) -> dict[str, NDArray]:
-    """Score ``(g,)`` of every other gene under each way; NaN for the gene itself and where nothing is known."""
+def rankings(
+    cells: NetworkCells, gene: int, alternate: torch.Tensor | None, seed: int = 0, beyond: bool = True
+) -> dict[str, NDArray]:
+    """Score ``(g,)`` of every other gene under each way; NaN for the gene itself and where nothing is known.
+
+    Parameters
+    ----------
+    alternate
+        Token that an allele gives to the gene; None where there is none.
+    beyond
+        The allele moves the gene's value further than random variants do.
+    """
     model, token = cells.model, cells.tokens[gene]
     generator = torch.Generator().manual_seed(seed)
     lowered = token.clone()
@@ -81,14 +94,17 @@ def rankings(cells: NetworkCells, gene: int, alternate: torch.Tensor | None, see
     turned = token + direction * (length / direction.norm())
     ways: dict[str, Response] = {}
     if alternate is not None:
-        ways["sequence"] = cells.respond(gene, alternate[None])
-    ways["down"] = cells.respond(gene, lowered[None])
+        ways["sequence"] = cells.respond(gene, alternate[None], carried=True)
+        ways["sequence, token alone"] = cells.respond(gene, alternate[None], kept=True)
+    ways["down"] = cells.respond(gene, lowered[None], carried=True)
     ways["delete"], ways["mask"] = cells.without(gene, "delete"), cells.without(gene, "mask")
     ways["random direction"] = cells.respond(gene, turned[None])
     scores = {}
+    spread = model.spread.cpu().numpy()
     for name, response in ways.items():
-        scores[f"{name}: change"] = np.abs(_over_groups(cells, response.change))
-        scores[f"{name}: shift"] = _over_groups(cells, response.shift)
+        kept = 1.0 if beyond or not name.startswith("sequence") else 0.0
+        scores[f"{name}: change"] = kept * np.abs(_over_groups(cells, response.change) / spread)
+        scores[f"{name}: shift"] = kept * _over_groups(cells, response.shift)
     scores |= co_expression(cells, gene)
     scores["mean expression"] = model.level.cpu().numpy().copy()
     for score in scores.values():
@@ -225,7 +241,7 @@ def all_targets(
     cells: NetworkCells,
     names: NDArray,
     pairs: pd.DataFrame,
-    alternates: Mapping[int, tuple[str, torch.Tensor]],
+    alternates: Mapping[int, Sequence[tuple[str, torch.Tensor, bool]]],
     seed: int = 0,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Score all lists of targets; the table and what was passed over.
@@ -237,7 +253,7 @@ def all_targets(
     pairs
         From ``read_targets``.
     alternates
-        By gene, the allele that moves its token most, with its name.
+        By gene, alleles that change its token: name, token, and whether it moves the gene beyond random variants.
     """
     place = pd.Series(np.arange(len(names)), index=pd.Index(names).str.upper()).groupby(level=0).first()
     pairs = pairs.assign(source=pairs["gene"].str.upper().map(place), hit=pairs["target"].str.upper().map(place))
@@ -251,16 +267,21 @@ def all_targets(
         if len(cells.expressing(gene)) < 10:
             notes.append(f"{gene_name}: expressed in too few of the cells given.")
             continue
-        name, alternate = alternates.get(gene, ("", None))
-        if alternate is None:
+        alleles = alternates.get(gene, ())
+        if not alleles:
             notes.append(f"{gene_name}: no allele that changes its token was scored, so no sequence edit.")
-        scores = rankings(cells, gene, alternate, seed)
-        for kind, some in own.groupby("set", sort=False):
-            hits = some["hit"].dropna().astype(int).unique()
-            hits = hits[(level[hits] > 0) & (hits != gene)]
-            if len(hits) >= FEWEST:
-                table = score_targets(scores, level, gene, hits, seed)
-                parts.append(table.assign(gene=gene_name, set=kind, allele=name))
+        for number, (name, alternate, beyond) in enumerate(alleles or [("", None, False)]):
+            scores = rankings(cells, gene, alternate, seed, beyond)
+            if number:  # what does not hang on the allele was scored with the first one
+                scores = {way: score for way, score in scores.items() if way.startswith("sequence")}
+            for kind, some in own.groupby("set", sort=False):
+                hits = some["hit"].dropna().astype(int).unique()
+                hits = hits[(level[hits] > 0) & (hits != gene)]
+                if len(hits) >= FEWEST:
+                    table = score_targets(scores, level, gene, hits, seed)
+                    on = table["ranking"].str.startswith("sequence")
+                    table = table.assign(gene=gene_name, set=kind, allele=on.map({True: name, False: ""}))
+                    parts.append(table.assign(beyond_random=on.map({True: beyond, False: None})))
     if not parts:
         return pd.DataFrame(), [*notes, "No list of targets has three genes of the run, and its own gene among them."]
     table = pd.concat(parts, ignore_index=True)

@@ -11,8 +11,10 @@ import torch
 
 from syncyte.tasks.gene_run import GeneRun
 from syncyte.tasks.variant_detail import look_closely, mutagenesis
-from syncyte.tasks.variants import VariantEffects
+from syncyte.tasks.variants import VariantEffects, own_sizes
 
+STRONGEST = 4  # alleles of a gene whose ranking of targets is tested
+BEYOND = 0.05  # p over all groups from which an allele is taken to do something
 REACH = 300  # bases on either side of a start in a track
 
 
@@ -54,12 +56,16 @@ def _pair_places(run: GeneRun, found: VariantEffects) -> dict[tuple[str, str], i
     return {pair: place for place, pair in enumerate(zip(own, genes))}
 
 
-def strongest_alleles(found: VariantEffects) -> dict[int, tuple[str, torch.Tensor]]:
-    """For each gene, name and token of the allele that moves other genes most."""
-    size = np.nan_to_num(found.numbers.size).max(axis=1, initial=0)
-    chosen: dict[int, int] = {}
-    for place, gene in enumerate(found.tokens.table["gene"].to_numpy()):
-        if size[place] > 0 and (int(gene) not in chosen or size[place] > size[chosen[int(gene)]]):
-            chosen[int(gene)] = place
-    allele = found.tokens.table["allele"].to_numpy()
-    return {gene: (found.names[allele[place]], found.tokens.alternate[place]) for gene, place in chosen.items()}
+def strongest_alleles(found: VariantEffects, most: int = STRONGEST) -> dict[int, list[tuple[str, torch.Tensor, bool]]]:
+    """For each gene the alleles that move it most: name, token, and whether it is moved beyond random variants."""
+    own = own_sizes(found.numbers)
+    p = found.over_groups
+    places: dict[int, list[int]] = {}
+    for place in np.argsort(-np.nan_to_num(own), kind="stable"):
+        if np.isfinite(own[place]) and own[place] > 0:
+            places.setdefault(int(found.tokens.table["gene"].iloc[place]), []).append(int(place))
+    allele, names = found.tokens.table["allele"].to_numpy(), found.names
+    return {
+        gene: [(names[allele[one]], found.tokens.alternate[one], bool(p[one] <= BEYOND)) for one in some[:most]]
+        for gene, some in places.items()
+    }

@@ -49,31 +49,34 @@ def look_closely(
     seed: int = 0,
 ) -> Detail:
     """Everything about one pair in one group."""
-    response = cells.respond(gene, alternate[None], reference)
+    response = cells.respond(gene, alternate[None], reference, carried=True)
+    spread = cells.model.spread.cpu().numpy()
     units = np.flatnonzero((cells.units["group"] == group).to_numpy())
     place = sorted(cells.units["group"].unique()).index(group)
     donors = over_donors(response.change[0, units].T, seed)
     change = group_means(cells, response.change)[0, place]
     matched, sizes = _on_others(cells, gene, alternate - reference, place, seed)
-    own_size = float(np.sqrt(np.square(np.delete(change, gene)).mean()))
+    scaled = change / spread
+    own_size = float(np.sqrt(np.square(np.delete(scaled, gene)).mean()))
     scores = rankings(cells, gene, alternate, seed)
     frame = pd.DataFrame(
         {
             "other": symbols,
             "change": change,
+            "in_sd": scaled,
             "low": donors["low"],
             "high": donors["high"],
             "donors": donors["donors"].astype(int),
             "donor_p": donors["p"],
             "shift": group_means(cells, response.shift)[0, place],
-            "matched_genes_p": [empirical(abs(one), null) for one, null in zip(change, np.abs(matched).T)],
+            "matched_genes_p": [empirical(abs(one), null) for one, null in zip(scaled, np.abs(matched).T)],
         }
     ).drop(index=gene)
     frame["donor_fdr"] = adjusted(frame["donor_p"].to_numpy())
-    frame["rank"] = frame["change"].abs().rank(ascending=False, method="first").astype(int)
+    frame["rank"] = frame["in_sd"].abs().rank(ascending=False, method="first").astype(int)
     known = np.setdiff1d(np.flatnonzero(np.isfinite(change)), [gene])
     facts = {"size": own_size, "matched genes p": empirical(own_size, sizes), "matched genes": len(sizes)}
-    ours = np.abs(change[known])
+    ours = np.abs(scaled[known])
     for name in [*(f"{way}: change" for way in WAYS), "co-expression", "mean expression"]:
         facts[f"agrees with {name.removesuffix(': change')}"] = _agreement(ours, scores[name][known])
     return Detail(frame.sort_values("rank").head(LISTED), facts)
@@ -89,14 +92,14 @@ def _on_others(
     cells: NetworkCells, gene: int, step: torch.Tensor, place: int, seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """The same change of token on genes of like expression: their changes ``(n, g)`` and sizes ``(n,)``."""
-    level = cells.model.level.cpu().numpy()
+    level, spread = cells.model.level.cpu().numpy(), cells.model.spread.cpu().numpy()
     seen = np.diff(cells.presence.indptr)
     allowed = np.setdiff1d(np.flatnonzero(seen >= 10), [gene])
     order = allowed[np.argsort(np.abs(level[allowed] - level[gene]), kind="stable")][:MATCHED]
     changes, sizes = [], []
     for other in order:
-        response = cells.respond(int(other), (cells.tokens[other] + step)[None], shifts=False)
-        change = group_means(cells, response.change)[0, place]
+        response = cells.respond(int(other), (cells.tokens[other] + step)[None], carried=True, shifts=False)
+        change = group_means(cells, response.change)[0, place] / spread
         if np.isfinite(change).any():
             changes.append(change)
             sizes.append(np.sqrt(np.square(np.delete(change, other)).mean()))

@@ -1,8 +1,10 @@
 """Effects of changed tokens in cells: numbers for each pair of allele and gene, in every group of cells.
 
 The cells that express a gene are read once for all alleles that change its token. What is kept of a pair is its change
-of the gene's own value in every donor, and of all other genes the size of the change (root mean square), the same with
-the value kept, the mean turn of the fifty contextual embeddings that turn most, and the genes that rise and fall most.
+of the gene's own value in every donor (cis); of all other genes the size of the change that the moved value brings
+(root mean square, in standard deviations of each gene) and the genes that rise and fall most (trans); and what the new
+token alone does with the value kept: size, and mean turn of the fifty contextual embeddings that turn most. On
+simulated networks the moved value finds a factor's targets, and the token alone hardly does.
 Blocks of pairs can be kept on disk, so that a killed run goes on. Leaves out: tests (``variant_tests``).
 """
 
@@ -37,7 +39,8 @@ class Effects:
     own
         ``(p, u)`` change of the gene's own predicted value.
     size, token
-        ``(p, q)`` root mean square change of the other genes; the same where the gene's value is kept.
+        ``(p, q)`` root mean square change of the other genes by the moved value, and by the token alone, in standard
+        deviations.
     turn
         ``(p, q)`` mean 1 - cosine of the embeddings that turn most.
     top, top_change
@@ -118,20 +121,21 @@ def _fill(
 ) -> None:
     """Put the numbers of the pairs of one gene into place."""
     before, after = tokens.reference[rows[0]], tokens.alternate[rows]
-    response = cells.respond(gene, after, before, shifts=shifts)
-    alone = cells.respond(gene, after, before, kept=True, shifts=False)
+    response = cells.respond(gene, after, before, carried=True, shifts=False)
+    alone = cells.respond(gene, after, before, kept=True, shifts=shifts)
     found.own[rows], found.cells[rows] = response.own, response.cells
-    change = group_means(cells, response.change)
+    spread = cells.model.spread.cpu().numpy()
+    change = group_means(cells, response.change) / spread
     others = max(change.shape[2] - 1, 1)
     found.size[rows] = np.sqrt(np.square(change).sum(axis=2) / others)
-    found.token[rows] = np.sqrt(np.square(group_means(cells, alone.change)).sum(axis=2) / others)
-    turn = group_means(cells, response.shift)
+    found.token[rows] = np.sqrt(np.square(group_means(cells, alone.change) / spread).sum(axis=2) / others)
+    turn = group_means(cells, alone.shift)
     most = min(TURNED, turn.shape[2])
     found.turn[rows] = np.partition(turn, -most, axis=2)[:, :, -most:].mean(axis=2)
     named = min(NAMED, change.shape[2] // 2)
     ranked = np.argsort(-change, axis=2, kind="stable")
     top = np.concatenate([ranked[:, :, :named], ranked[:, :, ::-1][:, :, :named]], axis=2)
-    values = np.take_along_axis(change, top, axis=2)
+    values = np.take_along_axis(change * spread, top, axis=2)
     columns = np.concatenate([np.arange(named), NAMED + np.arange(named)])
     some = np.isfinite(values) & (values != 0)
     found.top[rows[:, None, None], np.arange(top.shape[1])[:, None], columns] = np.where(some, top, -1)

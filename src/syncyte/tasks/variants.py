@@ -69,6 +69,7 @@ class VariantEffects:
     null: Null | None
     cells: NetworkCells
     side: SequenceSide
+    over_groups: NDArray[np.float64]
 
     @property
     def names(self) -> list[str]:
@@ -126,9 +127,29 @@ def variant_effects(
     numbers = pair_effects(network, tokens, keep=keep, shifts=shifts, quiet=quiet)
     tested = _tested(variants, tokens, numbers, side)
     null = random_effects(run.model, side, network, variants, tested, each=nulls, seed=seed, quiet=quiet, shifts=shifts)
-    table = _table(run, variants, tokens, numbers, network, null, side)
+    whole = over_groups(variants, tokens, numbers, null)
+    table = _table(run, variants, tokens, numbers, network, null, side, whole)
     metrics = _metrics(variants, tokens, numbers, table, null)
-    return VariantEffects(table, {}, metrics, notes, {}, variants, tokens, numbers, null, network, side)
+    return VariantEffects(table, {}, metrics, notes, {}, variants, tokens, numbers, null, network, side, whole)
+
+
+def own_sizes(numbers: Effects) -> NDArray[np.float64]:
+    """Mean size of the change of the gene's own value over all units, ``(p,)``."""
+    known = np.isfinite(numbers.own)
+    total = np.where(known, np.abs(numbers.own), 0).sum(axis=1, dtype=np.float64)
+    return np.where(known.any(axis=1), total / np.maximum(known.sum(axis=1), 1), np.nan)
+
+
+def over_groups(variants: Variants, tokens: Tokens, numbers: Effects, null: Null | None) -> NDArray[np.float64]:
+    """Empirical p of each pair's mean change over all groups, against its random variants; NaN without any."""
+    found = np.full(len(tokens.table), np.nan)
+    if null is None:
+        return found
+    kinds = classes(variants, variants.usable[tokens.table["allele"].to_numpy()])
+    own, drawn = own_sizes(numbers), own_sizes(null.effects)
+    for row, (kind, distance) in enumerate(zip(kinds, tokens.table["tss_distance"])):
+        found[row] = empirical(own[row], drawn[null.of(str(kind), float(distance))])
+    return found
 
 
 def network_cells(
@@ -181,11 +202,13 @@ def _table(
     network: NetworkCells,
     null: Null | None,
     side: SequenceSide,
+    whole: NDArray[np.float64],
 ) -> pd.DataFrame:
     """Effects, a row for each pair and group, and a row for what has none."""
     parts = [
         _group_rows(run, variants, tokens, numbers, network, null, side, place) for place in range(len(numbers.groups))
     ]
+    parts = [part.assign(cis_p_all=whole) for part in parts]
     found = pd.concat(parts, ignore_index=True) if len(tokens.table) else pd.DataFrame()
     silent = _silent(variants, tokens)
     if len(found):
@@ -203,7 +226,7 @@ def _table(
 COLUMNS = (
     *("variant", "chrom", "pos", "ref", "alt", "kind", "record", "status", "reason"),
     *("gene", "gene_id", "tss_distance", "slot", "group", "cells", "donors"),
-    *("cis_value", "cis_low", "cis_high", "donor_p", "donor_fdr", "cis_p", "cis_fdr"),
+    *("cis_value", "cis_low", "cis_high", "donor_p", "donor_fdr", "cis_p", "cis_fdr", "cis_p_all"),
     *("token_shift", "level_change", "track_change"),
     *("trans_size", "trans_p", "trans_fdr", "trans_token", "trans_turn", "rise", "fall"),
     *("null_draws", "warnings"),
@@ -252,7 +275,7 @@ def _group_rows(
         status=np.where(same | lost, "no effect", "scored"),
         reason=reason,
         gene=run.symbols[gene],
-        gene_id=var["gene_ids"].to_numpy()[gene] if "gene_ids" in var else run.genes.to_numpy()[gene],
+        gene_id=var["gene_id"].to_numpy()[gene] if "gene_id" in var else run.genes.to_numpy()[gene],
         tss_distance=pairs["tss_distance"].to_numpy(),
         slot=pairs["slot"].to_numpy(),
         group=group,
