@@ -158,7 +158,7 @@ def test_the_first_pair_is_looked_at_closely(full):
             [first["variant"], first["gene"], first["group"]]
         ]
     assert first["gene"] not in set(trans["other"])
-    assert trans["change"].abs().is_monotonic_decreasing
+    assert trans["in_sd"].abs().is_monotonic_decreasing
     assert trans["rank"].tolist() == list(range(1, len(trans) + 1))
     assert pairs["size"].iloc[0] == pytest.approx(first["trans_size"], rel=1e-3)
     assert 0 < pairs["matched genes p"].iloc[0] <= 1

@@ -126,7 +126,7 @@ def test_genes_are_matched_by_id_first():
     starts = starts_of(("A", "chr1", 1, "+"), ("B", "chr1", 2, "+"), ("X", "chr1", 3, "+")).assign(
         gene_id=["ENSG2", "ENSG9", "ENSG1"]
     )
-    genes = pd.DataFrame({"gene_ids": ["ENSG1.4", "ENSG2.1", "ENSG3"]}, index=["A", "B", "C"])
+    genes = pd.DataFrame({"gene_id": ["ENSG1.4", "ENSG2.1", "ENSG3"]}, index=["A", "B", "C"])
     # ENSG2 is B whatever the symbol says, and ENSG9 is known by its symbol alone
     assert match_starts(starts, genes).set_index("tss")["gene"].to_dict() == {1: 1, 2: 1, 3: 0}
 

@@ -14,6 +14,7 @@ from tests.tiny_dna import NEAR, PLAIN, SILENT, moved, train_dna
 
 import syncyte
 from syncyte.errors import CapabilityError, ConfigError, DataError, SyncyteError
+from syncyte.genome.gene_windows import SLOTS
 from syncyte.recipes.simulate_regulation import Regulation
 from syncyte.tasks.gene_run import ENCODER, GeneRun, open_gene_run
 from syncyte.tasks.trained import Trained
@@ -65,7 +66,11 @@ def test_a_run_opens_as_it_was_trained(dna_run: GeneRun, dna_files: dict[str, Pa
     assert notes == [], "the windows have the bases of the training"
     assert side.names == ("type_1", "type_2", "type_3")
     values = side.vectors(again.windows.fetch(side.genome))
-    assert again.windows.gather(values) == pytest.approx(again.model.vectors.numpy(), abs=1e-4)
+    slots = [one in set(again.windows.links["slot"]) for one in SLOTS]  # a slot that says nothing is not read
+    assert slots[0]
+    read = np.repeat(slots, again.model.vectors.shape[1] // len(SLOTS))
+    expected = again.model.vectors.numpy()[:, read]
+    assert again.windows.gather(values)[:, read] == pytest.approx(expected, abs=1e-4)
 
 
 def test_regions_alone_are_told_from_other_places(rna: Path, dna_files: dict[str, Path], tmp_path: Path):
@@ -104,6 +109,34 @@ def test_vectors_in_the_place_of_dna(rna: Path, dna_world: Regulation, dna_files
             run, fasta=dna_files["genome.fa"], cells=rna, vcf=dna_files["variants.vcf"], out=tmp_path / "O", **SILENT
         )
     assert not (tmp_path / "O").exists()
+
+
+def test_genes_named_by_id_are_matched_and_have_their_symbols(
+    dna_world: Regulation, dna_run: GeneRun, dna_files: dict[str, Path], tmp_path: Path
+):
+    cells = dna_world.cells.copy()
+    ids = [f"ENSG{number:011d}" for number in range(1, 151)]
+    cells.mod["rna"].var = pd.DataFrame(index=ids)
+    starts = dna_world.tss.assign(gene_id=[f"{one}.7" for one in ids])
+    starts.to_csv(tmp_path / "tss.tsv", sep="\t", index=False)
+    cells.update_var()
+    run = open_gene_run(train_dna(dna_files, tmp_path / "RUN", data=cells, tss=tmp_path / "tss.tsv"))
+    assert run.genes.tolist() == ids
+    assert run.symbols.tolist() == dna_run.symbols.tolist()
+    assert run.model.covered.all()
+    assert torch.equal(run.model.table, dna_run.model.table)
+
+
+def test_ids_beside_names_are_kept_and_matched_first(dna_world: Regulation, dna_files: dict[str, Path], tmp_path: Path):
+    """The second column of a gene's names counts where the first says something else."""
+    cells = dna_world.cells["rna"].copy()
+    cells.obs = dna_world.cells.obs.copy()
+    cells.var_names = [f"ALIAS{number}" for number in range(150)]
+    dna_world.tss.to_csv(tmp_path / "tss.tsv", sep="\t", index=False)
+    run = open_gene_run(train_dna(dna_files, tmp_path / "RUN", data=cells, tss=tmp_path / "tss.tsv"))
+    assert run.model.covered.all()
+    assert run.symbols[0] == "ALIAS0"
+    assert run.trained.vocabularies["rna"]["gene_id"].tolist() == dna_world.tss["gene_id"].tolist()
 
 
 @pytest.mark.parametrize(("mode", "encoding"), [("replace", "bins"), ("static", "log")])

@@ -48,10 +48,13 @@ def assert_nothing(response: Response):
         assert not values.any(), f"{name} is not exactly zero"
 
 
-@pytest.mark.parametrize("kept", [False, True])
-def test_summing_again_is_reading_again(network: NetworkCells, kept: bool):
-    fast = network.respond(GENE, tokens(network), kept=kept)
-    slow = network.respond(GENE, tokens(network), kept=kept, again=True)
+HOW = pytest.mark.parametrize("how", [{}, {"kept": True}, {"carried": True}], ids=["both", "token", "value"])
+
+
+@HOW
+def test_summing_again_is_reading_again(network: NetworkCells, how: dict):
+    fast = network.respond(GENE, tokens(network), **how)
+    slow = network.respond(GENE, tokens(network), **how, again=True)
     for name in PARTS:
         first, second = getattr(fast, name), getattr(slow, name)
         assert np.abs(second).max() > 1e-4
@@ -66,17 +69,27 @@ def test_it_is_so_from_another_reference_too(network: NetworkCells):
         assert getattr(fast, name) == pytest.approx(getattr(slow, name), rel=1e-3, abs=1e-5), name
 
 
-@pytest.mark.parametrize("kept", [False, True])
-def test_the_own_token_changes_nothing(way: tuple[NetworkCells, dict], kept: bool):
+@HOW
+def test_the_own_token_changes_nothing(way: tuple[NetworkCells, dict], how: dict):
     network, options = way
-    assert_nothing(network.respond(GENE, network.tokens[[GENE, GENE]], kept=kept, **options))
+    assert_nothing(network.respond(GENE, network.tokens[[GENE, GENE]], **how, **options))
 
 
-def test_setting_a_token_back_leaves_nothing(way: tuple[NetworkCells, dict]):
+@HOW
+def test_setting_a_token_back_leaves_nothing(way: tuple[NetworkCells, dict], how: dict):
     network, options = way
     changed = tokens(network)[0]
-    assert np.abs(network.respond(GENE, changed[None], **options).change).max() > 0
-    assert_nothing(network.respond(GENE, changed[None], changed, **options))
+    assert np.abs(network.respond(GENE, changed[None], **how, **options).change).max() > 0
+    assert_nothing(network.respond(GENE, changed[None], changed, **how, **options))
+
+
+def test_value_and_token_act_together(network: NetworkCells):
+    """Both parts leave out only the product of both changes, which is small where the changes are."""
+    small = tokens(network, size=0.02)
+    both, token, value = (network.respond(GENE, small, **how).change for how in ({}, {"kept": True}, {"carried": True}))
+    assert np.abs(both - token - value).max() < 0.2 * np.abs(both).max()
+    assert np.abs(token).max() > 0
+    assert np.abs(value).max() > 0
 
 
 def test_there_and_back_are_mirror_images_where_the_value_is_kept(way: tuple[NetworkCells, dict]):
@@ -151,7 +164,8 @@ def test_without_shifts_they_are_missing(network: NetworkCells):
 
 
 def test_only_cells_that_express_the_gene_are_read(dna_run: GeneRun, dna_world: Regulation):
-    gene = int(np.argsort((counted(cells_of(dna_world.cells)) > 0).sum(axis=0).A1)[75])
+    seen = (counted(cells_of(dna_world.cells)) > 0).toarray().mean(axis=0)
+    gene = int(np.abs(seen - 0.6).argmin())
     world = dna_world.cells.copy()
     counts = world["rna"].X.tolil()
     silent = np.flatnonzero(world["rna"].X[:, gene].toarray().ravel() == 0)

@@ -136,7 +136,7 @@ def test_co_expression_is_numpys(network: NetworkCells):
 
 def test_rankings_know_the_gene_itself_no_rank(network: NetworkCells, dna_run: GeneRun):
     found = rankings(network, 1, moved(dna_run, 1))
-    ways = ("sequence", "down", "delete", "mask", "random direction")
+    ways = ("sequence", "sequence, token alone", "down", "delete", "mask", "random direction")
     expected = {f"{way}: {what}" for way in ways for what in ("change", "shift")}
     assert set(found) == expected | {"co-expression", "co-expression within groups", "mean expression"}
     for score in found.values():
@@ -150,11 +150,17 @@ def test_rankings_know_the_gene_itself_no_rank(network: NetworkCells, dna_run: G
 
 def test_true_targets_are_scored_for_every_factor(network: NetworkCells, dna_run: GeneRun, dna_world: Regulation):
     pairs = dna_world.targets.rename(columns={"factor": "gene"}).assign(set="targets")
-    strongest = {0: ("v1", moved(dna_run, 0))}
+    strongest = {0: [("v1", moved(dna_run, 0), True), ("v2", moved(dna_run, 0, seed=1), False)]}
     table, notes = all_targets(network, dna_run.symbols, pairs, strongest)
     assert table["gene"].unique().tolist() == ["TF1", "TF2", "TF3", "TF4"]
     assert set(table.loc[table["ranking"] == "sequence: change", "gene"]) == {"TF1"}
-    assert set(table.loc[table["gene"] == "TF1", "allele"]) == {"v1"}
+    sequence = table[table["ranking"].str.startswith("sequence")]
+    assert set(sequence["allele"]) == {"v1", "v2"}
+    assert (sequence.loc[sequence["allele"] == "v2", "auroc"] == 0.5).all(), "moved no further than at random"
+    assert sequence.set_index("allele")["beyond_random"].to_dict() == {"v1": True, "v2": False}
+    others = table[~table["ranking"].str.startswith("sequence")]
+    assert not others.duplicated(["gene", "set", "ranking"]).any(), "what needs no allele is scored once"
+    assert set(others["allele"]) == {""}
     assert len([note for note in notes if "no sequence edit" in note]) == 3
     best = table[table["ranking"] == "co-expression"].set_index("gene")["auroc"]
     assert best.mean() > 0.6, "simulated targets follow their factor"

@@ -91,11 +91,11 @@ def match_starts(starts: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFrame:
     starts
         From ``read_tss``.
     genes
-        Index: names of genes; a column ``gene_ids`` is used where there is one.
+        Index: names of genes; a column ``gene_id`` is used where there is one.
     """
     names = pd.Index(genes.index.astype(str))
-    ids = genes["gene_ids"].astype(str).str.split(".").str[0] if "gene_ids" in genes else pd.Series(names)
-    place = pd.Series(np.arange(len(names)), index=ids.to_numpy()).groupby(level=0).first()
+    ids = genes["gene_id"].astype(str).str.split(".").str[0] if "gene_id" in genes else pd.Series(names)
+    place = pd.Series(np.arange(len(names)), index=ids.to_numpy()).groupby(level=0).first().drop("", errors="ignore")
     found = starts["gene_id"].astype(str).map(place)
     by_name = pd.Series(np.arange(len(names)), index=names).groupby(level=0).first()
     for column in MATCHES:

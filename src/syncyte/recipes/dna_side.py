@@ -140,8 +140,8 @@ def given_side(asked: SequenceOrder, var: pd.DataFrame, notes: list[str]) -> Sid
     assert asked.vectors is not None
     table = asked.vectors
     place = table.index.get_indexer(var.index)
-    if "gene_ids" in var:
-        by_id = table.index.get_indexer(var["gene_ids"].astype(str).str.split(".").str[0])
+    if "gene_id" in var:
+        by_id = table.index.get_indexer(var["gene_id"].astype(str).str.split(".").str[0])
         place = np.where(place < 0, by_id, place)
     covered = place >= 0
     if covered.sum() < 3:

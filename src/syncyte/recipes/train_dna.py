@@ -43,6 +43,7 @@ from syncyte.train.distributed import Worker
 from syncyte.train.loop import FitReport, fit
 
 HELD_OUT, MOST_HELD = 0.05, 1_000
+ENSEMBL = r"ENS[A-Z]*G\d"
 
 
 def prepare_dna(recipe: Recipe, config: GeneRecipe, cells: Cells, order: Order) -> Learn:
@@ -121,17 +122,23 @@ def _learn(
         facts, arrays, tables = _facts(config, model, side, own, split, [first, last], notes, order)
         arrays[MEDIANS] = medians.astype(np.float64)
         metrics = {f"adapter {key}": value for key, value in facts["adapter"].items() if isinstance(value, float)}
-        save_run(run, model, {name: _kept(var)}, facts, arrays, about={}, metrics=metrics, tables=tables)
+        save_run(run, model, {name: _kept(var, asked.starts)}, facts, arrays, about={}, metrics=metrics, tables=tables)
         for stage in config.stages:
             shutil.rmtree(run / f".{stage}", ignore_errors=True)
 
 
-def _kept(var: pd.DataFrame) -> pd.DataFrame:
-    """Names of genes as they are kept in a run."""
+def _kept(var: pd.DataFrame, starts: pd.DataFrame | None) -> pd.DataFrame:
+    """Names of genes as they are kept in a run; symbols of genes that the cells name by id are those of the starts."""
     found = pd.DataFrame(index=var.index)
-    for column in ("gene_ids", "symbol", "gene_name", "gene_symbols"):
-        if column in var:
-            found["symbol" if column != "gene_ids" else column] = var[column].astype(str).to_numpy()
+    if "gene_id" in var:
+        found["gene_id"] = var["gene_id"].astype(str).to_numpy()
+    named = pd.Series(var.index.astype(str), dtype=object)
+    if starts is not None and named.str.match(ENSEMBL).any():
+        matched = match_starts(starts, var).drop_duplicates("gene")
+        symbols = matched["symbol"].astype(str)
+        place = matched["gene"].to_numpy()[(symbols != "").to_numpy()]
+        named.iloc[place] = symbols[symbols != ""].to_numpy()
+        found["symbol"] = named.to_numpy()
     return found
 
 

@@ -27,6 +27,7 @@ from syncyte.recipes.train_sets import RowLoader
 from syncyte.train.plan import StageConfig
 
 MOST_CELLS = 20_000  # that medians, moments and the start are taken from
+FEWEST = 3  # cells that express a gene with a sequence
 LEAST_SPREAD = 0.05  # of log values
 
 
@@ -99,6 +100,7 @@ def choose_genes(cells: Cells, name: str, rows: NDArray[np.int64], config: GeneR
     if config.features and keep.sum() > config.features:
         rank = np.argsort(np.argsort(-seen, kind="stable"), kind="stable")
         keep &= (rank < config.features) | wanted
+    keep |= wanted & (seen >= FEWEST)  # a gene that has a sequence is worth its place
     if not keep.any():
         raise DataError(f"No gene is expressed in {config.cells} of {len(rows):,} training cells. Check the counts.")
     return cells.align(name, cells.part(name).features[keep])
@@ -133,8 +135,8 @@ def learn_medians(
     if given is None:
         return own
     found = given.reindex(var.index).to_numpy(dtype=np.float64)
-    if "gene_ids" in var:
-        by_id = given.reindex(var["gene_ids"].astype(str).str.split(".").str[0]).to_numpy(dtype=np.float64)
+    if "gene_id" in var:
+        by_id = given.reindex(var["gene_id"].astype(str).str.split(".").str[0]).to_numpy(dtype=np.float64)
         found = np.where(np.isfinite(found), found, by_id)
     return np.where(np.isfinite(found) & (found > 0), found, own)
 

@@ -1,0 +1,104 @@
+"""Random variants: alike in class, followed through the gene they fell at, and shared by variants that are alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.tiny_dna import network_of
+
+from syncyte.genome.fasta import Genome
+from syncyte.genome.variants import Variants, variants_of
+from syncyte.recipes.simulate_regulation import Regulation
+from syncyte.tasks.gene_run import GeneRun
+from syncyte.tasks.variant_nulls import KINDS, Null, _chosen, classes, random_effects
+
+
+def row(ref: str, alt: str, kind: str, chrom: str = "chr1", start: int = 100) -> dict[str, object]:
+    return {
+        "variant": f"{ref}>{alt}",
+        "record": 1,
+        "chrom": chrom,
+        "start": start,
+        "ref": ref,
+        "alt": alt,
+        "kind": kind,
+        "status": "ok",
+        "reason": "",
+    }
+
+
+def test_classes_are_kinds_and_powers_of_two():
+    made = variants_of(
+        [row("A", "C", "snv"), row("AAAA", "", "deletion"), row("AAA", "CCC", "mnv"), row("", "A" * 9, "insertion")]
+    )
+    assert classes(made, np.arange(4)).tolist() == ["snv 1", "deletion 4", "mnv 2", "insertion 8"]
+    assert classes(made, np.array([1])).tolist() == ["deletion 4"]
+
+
+def test_few_variants_have_draws_of_their_own_and_many_share():
+    few = pd.DataFrame({"class": ["a"] * KINDS, "distance": range(KINDS)})
+    assert _chosen(few).equals(few)
+    many = pd.DataFrame({"class": ["a"] * 100 + ["b"] * 2, "distance": [*range(100), 5, 6]})
+    chosen = _chosen(many)
+    assert len(chosen) <= KINDS + 2
+    assert set(chosen["class"]) == {"a", "b"}
+    own = chosen.loc[chosen["class"] == "a", "distance"]
+    assert own.min() < 20
+    assert own.max() > 80
+
+
+def test_a_variant_is_compared_with_draws_for_the_one_most_like_it():
+    draws = pd.DataFrame({"class": ["a", "a", "b", "a"], "for_distance": [10, 500, 10, 10]})
+    null = Null(draws, None, None, {})
+    assert null.of("a", 20.0).tolist() == [0, 3]
+    assert null.of("a", -400.0).tolist() == [0, 3]
+    assert null.of("a", 400.0).tolist() == [1]
+    assert null.of("c", 0.0).tolist() == []
+
+
+@pytest.fixture(scope="module")
+def drawn(dna_run: GeneRun, dna_world: Regulation, dna_files: dict[str, Path]) -> tuple[Null, Variants]:
+    genome = Genome.open(dna_files["genome.fa"])
+    side, _ = dna_run.side(genome, None, True)
+    start = dna_world.tss.set_index("symbol").loc["TF1"]
+    place = int(start["tss"]) + 30
+    base = "ACGT"[int(genome.fetch(start["chrom"], place, place + 1)[0])]
+    text = "".join("ACGT"[code] for code in genome.fetch(start["chrom"], place + 5, place + 9))
+    variants = variants_of(
+        [
+            row(base, "ACGT"["ACGT".index(base) - 1], "snv", start["chrom"], place),
+            row(text, "", "deletion", start["chrom"], place + 5),
+        ]
+    )
+    tested = pd.DataFrame({"row": [0, 1], "class": classes(variants, np.arange(2)), "distance": [30, 35]}).assign(
+        tss=int(start["tss"]), strand=start["strand"]
+    )
+    null = random_effects(
+        dna_run.model, side, network_of(dna_run, dna_world), variants, tested, each=12, seed=0, quiet=True, shifts=False
+    )
+    assert null is not None
+    none = random_effects(
+        dna_run.model, side, network_of(dna_run, dna_world), variants, tested, each=0, seed=0, quiet=True, shifts=False
+    )
+    assert none is None
+    return null, variants
+
+
+def test_each_variant_has_as_many_draws_as_were_asked_for(drawn: tuple[Null, Variants]):
+    null, _ = drawn
+    assert null.draws.groupby("like").size().to_dict() == {0: 12, 1: 12}
+    assert null.draws.groupby("class").size().to_dict() == {"snv 1": 12, "deletion 4": 12}
+    assert sum(null.relaxed.values()) == 24
+    assert null.draws["variant"].notna().all()
+
+
+def test_draws_change_the_gene_they_fell_at(drawn: tuple[Null, Variants]):
+    null, _ = drawn
+    assert null.tokens.table["gene"].tolist() == null.draws["gene"].tolist()
+    assert len(null.draws) == len(null.effects.size) == len(null.tokens.reference)
+    assert (null.tokens.reference != null.tokens.alternate).any(dim=1).all()
+    assert np.isfinite(null.effects.size).all()
+    assert null.draws["gene"].nunique() > 5, "draws are spread over genes"
