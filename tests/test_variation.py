@@ -350,6 +350,40 @@ def test_a_rare_group_says_that_its_cells_are_too_few(call, dna_world: Regulatio
     assert rare["reason"].str.contains("too few cells of rare").all()
 
 
+def test_three_cells_are_too_few_for_anything(call, dna_world: Regulation, tmp_path: Path):
+    cells = dna_world.cells["rna"][:3].copy()
+    cells.obs = dna_world.cells.obs.iloc[:3].copy()
+    found = call(tmp_path / "O", cells=cells)
+    rows = found.effects[found.effects["variant"] == "near"]
+    assert rows["reason"].str.contains("too few cells").all()
+    assert "scored" not in set(found.effects["status"])
+    assert found.null is None
+
+
+def test_genes_that_the_cells_lack_are_told(call, dna_world: Regulation, tmp_path: Path):
+    cells = dna_world.cells["rna"][:, :40].copy()
+    cells.obs = dna_world.cells.obs.copy()
+    found = call(tmp_path / "O", cells=cells, nulls=0, close=0)
+    assert any("110 of the run's 150 genes are not in the cells" in note for note in found.notes)
+
+
+def test_names_of_chromosomes_and_letters_may_differ(full, call, dna_files: dict[str, Path], vcf: Path, tmp_path: Path):
+    lines = dna_files["genome.fa"].read_text().splitlines()
+    (tmp_path / "g.fa").write_text("\n".join(one.replace("chr", "") if one[0] == ">" else one.lower() for one in lines))
+    (tmp_path / "v.vcf").write_text(vcf.read_text().replace("\nchr", "\n"))
+    found = call(tmp_path / "O", vcf=tmp_path / "v.vcf", fasta=tmp_path / "g.fa", nulls=0, close=0)
+    assert found.effects["trans_size"].equals(full[0].effects["trans_size"])
+
+
+def test_a_table_of_changes_is_read_as_a_vcf_is(full, call, vcf: Path, tmp_path: Path):
+    near = next(line.split("\t") for line in vcf.read_text().splitlines() if "\tnear\t" in line)
+    table = pd.DataFrame([dict(zip(["chrom", "pos", "ref", "alt"], [near[0], near[1], near[3], near[4]]))])
+    table.to_csv(tmp_path / "changes.csv", index=False)
+    found = call(tmp_path / "O", vcf=tmp_path / "changes.csv", nulls=0, close=0)
+    expected = full[0].effects.query("variant == 'near'")["trans_size"]
+    assert found.effects["trans_size"].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-4)
+
+
 def test_an_attending_run_answers_too(call, dna_deep_run: GeneRun, tmp_path: Path):
     found = call(tmp_path / "O", run=dna_deep_run.trained.path, nulls=0, close=0)
     assert (found.effects["status"] == "scored").sum() >= 12

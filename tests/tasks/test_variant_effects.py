@@ -99,6 +99,18 @@ def test_pairs_come_in_the_order_they_were_given_in(network: NetworkCells, token
     assert found.own[order] == pytest.approx(effects.own, rel=1e-4, abs=1e-6)
 
 
+def test_many_alleles_of_a_gene_are_followed_a_few_at_a_time(
+    network: NetworkCells, tokens: Tokens, effects: Effects, monkeypatch: pytest.MonkeyPatch
+):
+    seen, fill = [], variant_effects._fill
+    monkeypatch.setattr(variant_effects, "_fill", lambda *given: (seen.append(len(given[4])), fill(*given)))
+    monkeypatch.setattr(variant_effects, "ENTRIES", 1)
+    found = pair_effects(network, tokens)
+    assert seen == [1, 1, 1, 1]
+    for name in FIELDS:
+        assert np.allclose(getattr(found, name), getattr(effects, name), rtol=1e-3, atol=1e-6, equal_nan=True), name
+
+
 def test_finished_blocks_are_read_from_disk(
     network: NetworkCells, tokens: Tokens, effects: Effects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

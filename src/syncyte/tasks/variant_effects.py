@@ -27,6 +27,7 @@ from syncyte.tasks.variant_tokens import Tokens
 TURNED = 50  # genes whose turn is averaged, as the publication looks at fifty
 NAMED = 10  # genes named in either direction
 BLOCK = 256  # genes whose pairs are kept together on disk
+ENTRIES = 20_000_000  # changes by allele, unit and gene that are held at a time
 FIELDS = ("own", "size", "token", "turn", "top", "top_change", "cells")
 
 
@@ -92,6 +93,7 @@ def pair_effects(
     order = np.argsort(genes, kind="stable")
     distinct, starts = np.unique(genes[order], return_index=True)
     ends = np.append(starts[1:], len(order))
+    most = max(1, ENTRIES // (len(cells.units) * cells.model.spec.features))
     with Meter("cells", "genes", quiet) as meter:
         for begin in range(0, len(distinct), BLOCK):
             chosen = slice(begin, min(begin + BLOCK, len(distinct)))
@@ -99,7 +101,8 @@ def pair_effects(
             path = None if keep is None else keep / f"{_key(cells, tokens, rows, shifts)}.npz"
             if path is None or not _load(path, found, rows):
                 for gene, first, last in zip(distinct[chosen], starts[chosen], ends[chosen]):
-                    _fill(found, cells, tokens, int(gene), order[first:last], shifts)
+                    for low in range(first, last, most):
+                        _fill(found, cells, tokens, int(gene), order[low : min(low + most, last)], shifts)
                 if path is not None:
                     _save(path, found, rows)
             meter.advance(chosen.stop, len(distinct), chosen.stop)

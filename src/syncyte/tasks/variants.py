@@ -163,6 +163,9 @@ def network_cells(
         raise DataError(f"No cell has a value in {group!r}. Give a column of groups that is filled.")
     network = NetworkCells(run.model, aligned, groups, donors, run.medians, seed=seed, each=each)
     notes = []
+    lost = int((~run.genes.isin(cells.part(run.model.spec.modality).features)).sum())
+    if lost:
+        notes.append(f"{lost:,} of the run's {len(run.genes):,} genes are not in the cells: read as never expressed.")
     if len(set(network.units["donor"])) == 1:
         notes.append(
             "One donor: numbers are descriptive only, no test over donors was made"
@@ -178,7 +181,8 @@ def _tested(variants: Variants, tokens: Tokens, numbers: Effects, side: Sequence
     """Variants that do something, each with the gene whose start is nearest."""
     table = tokens.table
     some = (table["windows"].to_numpy() > 0) & np.isfinite(numbers.size).any(axis=1)
-    frame = table[some].assign(gap=table["tss_distance"].abs()).sort_values(["allele", "gap"], kind="stable")
+    frame = table[some]
+    frame = frame.assign(gap=frame["tss_distance"].abs()).sort_values(["allele", "gap"], kind="stable")
     frame = frame.drop_duplicates("allele")
     rows = variants.usable[frame["allele"].to_numpy()]
     links = side.windows.links.drop_duplicates("gene").set_index("gene")["window"]
