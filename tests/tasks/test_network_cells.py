@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -211,6 +214,18 @@ def test_no_more_cells_are_followed_than_asked_for(dna_run: GeneRun, dna_world: 
     assert few.fingerprint != network.fingerprint
     assert network_of(dna_run, dna_world).fingerprint == network.fingerprint
     assert network_of(dna_run, dna_world, seed=1).fingerprint != network.fingerprint
+
+
+def test_other_counts_and_weights_have_another_fingerprint(dna_run: GeneRun, dna_world: Regulation):
+    network = network_of(dna_run, dna_world)
+    other = dna_world.cells.copy()
+    other["rna"].X = other["rna"].X[:, ::-1].tocsr()  # the same depth in every cell
+    cells = dna_run.align(cells_of(other))
+    told = (cells.obs["cell_type"], cells.obs["donor"])
+    assert NetworkCells(dna_run.model, cells, *told, dna_run.medians).fingerprint != network.fingerprint
+    model = copy.deepcopy(dna_run.model)
+    model.spread *= 2
+    assert network_of(replace(dna_run, model=model), dna_world).fingerprint != network.fingerprint
 
 
 @pytest.mark.parametrize("kind", ["rank", "bins", "log"])

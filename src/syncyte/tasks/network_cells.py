@@ -103,7 +103,9 @@ class NetworkCells:
             read = torch.from_numpy((scaled @ self.coordinates.cpu().numpy()).astype(np.float32))
             self.read = read.to(offset) - offset
         digest = hashlib.blake2b(digest_size=16)
-        for array in (rows, self.unit, self.total, self.tokens.cpu().numpy(), model.mix.detach().cpu().numpy()):
+        counted = (counts.data, counts.indices, counts.indptr)
+        learned = [tensor.cpu().numpy() for tensor in (self.tokens, *model.state_dict().values())]
+        for array in (rows, self.unit, *counted, *learned):
             digest.update(np.ascontiguousarray(array).tobytes())
         self.fingerprint = f"{digest.hexdigest()} {self.each} {self.units.to_csv()}"
 
