@@ -77,7 +77,7 @@ def train(
     markers: Any = None,
     encoder: Any = None,
     fasta: Any = None,
-    offset: int | None = None,
+    offset: Any = None,
     tss: Any = None,
     peaks: Any = None,
     atac: Any = None,

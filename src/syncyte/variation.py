@@ -36,7 +36,7 @@ def read_sequences(recipe: str, options: Mapping[str, Any]) -> dict[str, Any]:
     recipe
         Its name.
     options
-        Among others: ``fasta`` (one file or several) with the ``offset`` of a slice; ``tss``, starts of genes (GTF, BED
+        Among others: ``fasta`` (one file or several) with the ``offset`` of slices; ``tss``, starts of genes (GTF, BED
         or table); ``peaks``, regions near genes; ``atac``, cells whose openness is learned; ``dna_encoder``, folder of
         a trained sequence model; ``gene_features``, any vectors of genes instead of DNA; ``gene_medians``, medians of
         genes (JSON, or a published pickle, which is read without running it); ``cache``, folder of encoded sequences.
@@ -59,7 +59,7 @@ def read_sequences(recipe: str, options: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"The recipe {recipe} reads no DNA: leave out {named}, or train {', '.join(able)}.")
     folder = given["dna_encoder"]
     order = SequenceOrder(
-        genome=_maybe(given["fasta"], lambda path: Genome.open(_paths(path), offset=given["offset"])),
+        genome=_maybe(given["fasta"], lambda path: Genome.open(_paths(path), offset=read_offset(given["offset"]))),
         starts=_maybe(given["tss"], read_tss),
         peaks=_maybe(given["peaks"], lambda path: read_bed(Path(path))),
         atac=_maybe(given["atac"], _openness),
@@ -74,6 +74,30 @@ def read_sequences(recipe: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _maybe(value: Any, read: Callable[[Any], Any]) -> Any:
     return None if value is None else read(value)
+
+
+def read_offset(offset: Any) -> Any:
+    """Offset of a slice: a number, or numbers by name of file (``{"slice.fa.gz": 32000000}``, ``["slice.fa.gz=320"]``).
+
+    Raises
+    ------
+    ConfigError
+        Where a text is no whole number.
+    """
+    if offset is None or isinstance(offset, int | Mapping):
+        return offset
+    parts = [offset] if isinstance(offset, str) else list(offset)
+    if not parts:
+        return None
+    try:
+        if len(parts) == 1 and "=" not in str(parts[0]):
+            return int(str(parts[0]).replace(",", ""))
+        pairs = [str(part).rpartition("=") for part in parts]
+        return {Path(name).name: int(number.replace(",", "")) for name, _, number in pairs}
+    except ValueError as error:
+        raise ConfigError(
+            f"--offset {' '.join(map(str, parts))} is no place: give a whole number, or FILE=N for each of several."
+        ) from error
 
 
 def _paths(fasta: Any) -> Any:
@@ -120,7 +144,7 @@ def variants(
     vcf: str | Path | None = None,
     edits: str | Path | Sequence[str] | None = None,
     sample: str | None = None,
-    offset: int | None = None,
+    offset: Any = None,
     group: str | None = None,
     donor: str | None = None,
     targets: str | Path | None = None,
@@ -193,7 +217,7 @@ def _answer(asked: Mapping[str, Any], work: Path) -> VariantEffects:
 
     run = asked["run"]
     book = open_gene_run(run if not isinstance(run, str | Path) else load_trained(run, asked["device"]))
-    opened = Genome.open(_paths(asked["fasta"]), offset=asked["offset"])
+    opened = Genome.open(_paths(asked["fasta"]), offset=read_offset(asked["offset"]))
     given = _variants(asked["vcf"], asked["edits"], opened, asked["seed"])
     pairs = _maybe(asked["targets"], read_targets)
     people = open_data(*(asked[name] for name in ("cells", "modality", "genome", "layer", "force")))

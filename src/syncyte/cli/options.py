@@ -102,5 +102,10 @@ Fasta = Annotated[
     typer.Option("--fasta", metavar="FASTA", help="Genome (plain, gzip or bgzip; repeatable for several files)."),
 ]
 Offset = Annotated[
-    int | None, typer.Option("--offset", metavar="N", help="Where the one sequence of a slice of a genome begins.")
+    list[str] | None,
+    typer.Option(
+        "--offset",
+        metavar="N",
+        help="Where a slice of a genome begins: a number for one file, FILE=N for one of several (repeatable).",
+    ),
 ]

@@ -49,7 +49,9 @@ def _summary(found: VariantEffects, encoder: dict[str, Any]) -> Section:
 def scored_rows(found: VariantEffects) -> pd.DataFrame:
     """Rows with an effect, the least likely by chance and then the largest first."""
     table = found.effects
-    scored = table[table["status"] == "scored"] if "gene" in table else table.head(0)
+    if "gene" not in table:  # no allele falls into a window
+        return table.head(0)
+    scored = table[table["status"] == "scored"]
     return scored.sort_values(["trans_p", "trans_size"], ascending=[True, False], na_position="last")
 
 

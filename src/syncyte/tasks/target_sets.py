@@ -258,7 +258,7 @@ def all_targets(
     place = pd.Series(np.arange(len(names)), index=pd.Index(names).str.upper()).groupby(level=0).first()
     pairs = pairs.assign(source=pairs["gene"].str.upper().map(place), hit=pairs["target"].str.upper().map(place))
     level = cells.model.level.cpu().numpy()
-    parts, notes = [], []
+    parts, notes, bare = [], [], []
     for gene_name, own in pairs.groupby("gene", sort=False):
         source = own["source"].iloc[0]
         if not np.isfinite(source) or int(np.isfinite(own["hit"]).sum()) < FEWEST:
@@ -269,7 +269,7 @@ def all_targets(
             continue
         alleles = alternates.get(gene, ())
         if not alleles:
-            notes.append(f"{gene_name}: no allele that changes its token was scored, so no sequence edit.")
+            bare.append(str(gene_name))
         for number, (name, alternate, beyond) in enumerate(alleles or [("", None, False)]):
             scores = rankings(cells, gene, alternate, seed, beyond)
             if number:  # what does not hang on the allele was scored with the first one
@@ -282,6 +282,12 @@ def all_targets(
                     on = table["ranking"].str.startswith("sequence")
                     table = table.assign(gene=gene_name, set=kind, allele=on.map({True: name, False: ""}))
                     parts.append(table.assign(beyond_random=on.map({True: beyond, False: None})))
+    if bare:
+        some = ", ".join(bare[:5]) + (" ..." if len(bare) > 5 else "")
+        notes.append(
+            f"{len(bare):,} genes with targets have no allele that changes their token, so no sequence edit ({some}): "
+            "give variants or edits in their windows, and a FASTA that covers them."
+        )
     if not parts:
         return pd.DataFrame(), [*notes, "No list of targets has three genes of the run, and its own gene among them."]
     table = pd.concat(parts, ignore_index=True)

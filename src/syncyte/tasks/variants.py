@@ -33,7 +33,7 @@ LIMITS = (
     "miss the sign of a variant's effect; enhancers beyond the windows, coding sequence and splicing are not seen. A "
     "shift of an embedding is not a change of expression."
 )
-NO_WINDOW = "in no window of a gene"
+NO_WINDOW = "in no window of a gene that the run knows (expressed in its cells, start in its genome)"
 SAME = "leaves every window as it was"
 SHOWN = 5  # genes named in a row
 
