@@ -33,6 +33,7 @@ def test_the_same_seed_gives_the_same_world(dna_world: Regulation):
         assert getattr(dna_world, name).equals(getattr(other, name))
     for name in ("rna", "atac"):
         assert (dna_world.cells[name].X != other.cells[name].X).nnz == 0
+    assert dna_world.profile.equals(other.profile)
     assert dna_world.motifs == other.motifs != third.motifs
     assert not dna_world.tss.equals(third.tss)
 
@@ -53,7 +54,9 @@ def test_other_sites_differ_in_one_base_at_most(dna_world: Regulation):
         for site in rest.itertuples()
     ]
     assert set(differ) == {0, 1}
-    assert set(dna_world.sites["kind"]) == {"driver", "binding", "control"}
+    assert set(dna_world.sites["kind"]) == {"opener", "driver", "binding", "control"}
+    openers = dna_world.sites[dna_world.sites["kind"] == "opener"]
+    assert openers["gene"].tolist() == dna_world.tss["symbol"].tolist(), "each promoter has one"
 
 
 def test_sites_lie_in_promoters_and_do_not_overlap(dna_world: Regulation):
@@ -82,6 +85,21 @@ def test_cells_have_types_donors_and_whole_counts(dna_world: Regulation):
     assert cells["rna"].X.dtype == np.int32
     assert set(cells_of(cells).modalities) == {"rna", "atac"}
     assert 1500 < np.median(cells["rna"].X.toarray().sum(axis=1)) < 3500
+
+
+def test_drivers_open_promoters_where_their_programme_is_on():
+    world = regulation(2_000)
+    assert world.profile.shape == (SHAPE["types"], SHAPE["programmes"])
+    drivers = world.sites[world.sites["kind"] == "driver"]
+    sites = pd.crosstab(drivers["gene"], drivers["motif"]).reindex(
+        world.tss["symbol"], columns=world.profile.columns, fill_value=0
+    )
+    opened = world.cells["atac"].X[:, : SHAPE["genes"]].toarray() > 0
+    kinds = world.cells.obs["cell_type"].to_numpy()
+    share = np.stack([opened[kinds == kind].mean(axis=0) for kind in world.profile.index])
+    expected = world.profile.to_numpy() @ sites.to_numpy().T
+    inside = [np.corrcoef(one, other)[0, 1] for one, other in zip(share, expected)]
+    assert np.mean(inside) > 0.7
 
 
 def test_targets_follow_their_factor(dna_world: Regulation):
@@ -117,7 +135,7 @@ def test_variants_break_sites_of_factors(dna_world: Regulation, dna_files: dict[
     genome = Genome.open(dna_files["genome.fa"])
     found = read_variants(dna_files["variants.vcf"], genome)
     sites = dna_world.sites
-    asked = sites[sites["gene"].str.startswith("TF") & (sites["kind"] != "binding")]
+    asked = sites[sites["gene"].str.startswith("TF") & sites["kind"].isin(["driver", "control"])]
     assert found.counts() == {"ok": len(asked)}
     for row, site in zip(found.table.itertuples(), asked.itertuples()):
         assert row.variant.startswith(f"{site.gene}_{site.kind}")
