@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from syncyte.recipes.simulate_regulation import Regulation
     from syncyte.tasks.gene_run import GeneRun
     from syncyte.tasks.trained import Trained
+    from syncyte.tasks.variants import VariantEffects
 
 # Before numpy, torch or numba are imported anywhere: two workers on two cores must not fight over them.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -119,6 +120,36 @@ def dna_deep_run(dna_files: dict[str, Path], tmp_path_factory: pytest.TempPathFa
     from syncyte.tasks.gene_run import open_gene_run
 
     return open_gene_run(train_dna(dna_files, tmp_path_factory.mktemp("deep") / "RUN", ()))
+
+
+@pytest.fixture(scope="session")
+def dna_vcf(dna_world: Regulation, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Variants of all sorts in the tiny genome, with two people."""
+    from tests.tiny_dna import write_vcf
+
+    return write_vcf(dna_world, tmp_path_factory.mktemp("vcf") / "all.vcf")
+
+
+@pytest.fixture(scope="session")
+def ask_variants(dna_run: GeneRun, dna_files: dict[str, Path], dna_vcf: Path) -> Callable[..., VariantEffects]:
+    """The verb ``variants`` with the tiny world's files: a folder, and what is to be otherwise."""
+    import syncyte
+
+    def ask(out: Path, **options: Any) -> VariantEffects:
+        chosen = {"vcf": dna_vcf, "fasta": dna_files["genome.fa"], "cells": dna_files["cells.h5mu"], "device": "cpu"}
+        chosen |= {"nulls": 6, "close": 1, "group": "cell_type", "donor": "donor", "quiet": True, **options}
+        return syncyte.variants(chosen.pop("run", dna_run.trained), out=out, **chosen)
+
+    return ask
+
+
+@pytest.fixture(scope="session")
+def dna_answer(
+    ask_variants: Callable[..., VariantEffects], dna_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[VariantEffects, Path]:
+    """One answer with all there is, and its folder; not to be changed."""
+    folder = tmp_path_factory.mktemp("answers") / "EFFECTS"
+    return ask_variants(folder, targets=dna_files["targets.tsv"]), folder
 
 
 def _is_local(host: object) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 import torch
 from tests.tiny import cells_of
@@ -117,3 +118,12 @@ def write_vcf(world: Regulation, path: Path) -> Path:
     head.append("#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\tphased\tunphased")
     path.write_text("\n".join([*head, *rows]) + "\n")
     return path
+
+
+def table_of(folder: Path, name: str = "effects") -> pd.DataFrame:
+    return pd.read_csv(folder / f"{name}.tsv", sep="\t", comment="#")
+
+
+def finished(folder: Path) -> list[str]:
+    """Results in a folder, whole or half."""
+    return [path.name for path in folder.glob("*") if path.name != ".work"] if folder.exists() else []

@@ -218,9 +218,11 @@ def test_regions(calls):
 
 
 def test_train_on_dna(calls):
-    words = "train bio_dta A.h5mu --out RUN --fasta A.fa --fasta B.fa --offset 5 --tss T --peaks P --atac O --quiet"
+    words = (
+        "train bio_dta A.h5mu --out RUN --fasta A.fa --fasta B.fa --offset A.fa=5 --tss T --peaks P --atac O --quiet"
+    )
     run(*words.split(), *["--dna-encoder", "E", "--gene-features", "F", "--gene-medians", "M"])
-    given = {"fasta": [Path("A.fa"), Path("B.fa")], "offset": 5, "tss": Path("T"), "peaks": Path("P")}
+    given = {"fasta": [Path("A.fa"), Path("B.fa")], "offset": ["A.fa=5"], "tss": Path("T"), "peaks": Path("P")}
     given |= {"atac": Path("O"), "dna_encoder": Path("E"), "gene_features": Path("F"), "gene_medians": Path("M")}
     assert {name: calls[0][1][name] for name in DNA} == given
     assert set(given) == set(DNA)
@@ -237,7 +239,7 @@ def test_variants(calls):
     least |= {"targets": None, "nulls": 200, "each": None, "close": 10, "shifts": True, "cache": None}
     least |= {"overwrite": False}
     most = {"vcf": None, "edits": "chr1:1-2=delete", "fasta": [Path("A"), Path("B")], "cells": Path("D")}
-    most |= {"sample": "S", "offset": 7, "group": "g", "donor": "d", "targets": Path("T"), "nulls": 9, "each": 5}
+    most |= {"sample": "S", "offset": ["7"], "group": "g", "donor": "d", "targets": Path("T"), "nulls": 9, "each": 5}
     most |= {"close": 0, "shifts": False, "cache": Path("C"), "overwrite": True, "seed": 2, "quiet": True}
     assert calls == [("variants", least), ("variants", {**least, **most})]
 

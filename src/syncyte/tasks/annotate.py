@@ -97,7 +97,6 @@ def annotate_cells(
     labelled, left_out = keep_labelled(reference, label_key, unclear)
     if batch_key is not None:
         labelled.column(batch_key)
-    trained.need_capability("encodes", "annotate cells")
     names = _common(trained, query, labelled)
     old, new = trained.align(labelled, only=names), trained.align(query, only=names)
     counts = labelled.column(label_key).astype(str).str.strip().value_counts().sort_index()
@@ -149,6 +148,7 @@ def _annotate_groups(
 
 def _common(trained: Trained, query: Cells, reference: Cells) -> tuple[str, ...]:
     """Modalities that the model knows and both sides have."""
+    trained.need_capability("encodes", "annotate cells")
     names = tuple(name for name in trained.modalities if query.present(name).any() and reference.present(name).any())
     if not names:
         raise DataError(
