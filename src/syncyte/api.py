@@ -84,6 +84,7 @@ def train(
     dna_encoder: Any = None,
     gene_features: Any = None,
     gene_medians: Any = None,
+    backbone: Any = None,
     validation: str | Sequence[str] | None = None,
     settings: Sequence[str] = (),
     resume: bool = False,
@@ -100,15 +101,14 @@ def train(
 
     Parameters
     ----------
-    recipe, preset
-        A name that ``syncyte train --help`` lists, and its size: ``tiny``, ``lite``, ``small``, ``base`` or ``paper``.
-    data, out
-        Cells, see ``read``; RUN folder. One that exists is an error without ``resume`` or ``overwrite``.
+    recipe, preset, data, out
+        A name that ``syncyte train --help`` lists, and its size: ``tiny``, ``lite``, ``small``, ``base`` or ``paper``;
+        cells, see ``read``; RUN folder. One that exists is an error without ``resume`` or ``overwrite``.
     batch_key, label_key, validation, settings
-        Columns of technical batches and types, batches held out; single settings (``"stages.rna.epochs=5"``).
+        Columns of technical batches and types, batches held out; settings (``"stages.rna.epochs=5"``).
     condition_keys, features
         More columns that ``scldm`` can be asked for, and ``KEY=TABLE`` of feature vectors of the values of one.
-    text_key, ontology, markers, encoder, fasta, offset, tss, peaks, atac, dna_encoder, gene_features, gene_medians
+    text_key ... backbone
         Of single recipes; see ``asking.read_words`` and ``variation.read_sequences``.
     """
     given = locals()

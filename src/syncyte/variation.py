@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from syncyte.atomic import atomic_file
 from syncyte.errors import ConfigError, DataError
-from syncyte.files import open_data
+from syncyte.files import check_out, deliver, open_data
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ CLOSE = 10  # pairs that are looked at closely
 TRACKED = 2  # genes with a mutagenesis track
 MARK = "manifest.json"
 FORMAT = 1
-OPTIONS = ("fasta", "offset", "tss", "peaks", "atac", "dna_encoder", "gene_features", "gene_medians")
+OPTIONS = ("fasta", "offset", "tss", "peaks", "atac", "dna_encoder", "gene_features", "gene_medians", "backbone")
 
 
 def read_sequences(recipe: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,7 +39,8 @@ def read_sequences(recipe: str, options: Mapping[str, Any]) -> dict[str, Any]:
         Among others: ``fasta`` (one file or several) with the ``offset`` of slices; ``tss``, starts of genes (GTF, BED
         or table); ``peaks``, regions near genes; ``atac``, cells whose openness is learned; ``dna_encoder``, folder of
         a trained sequence model; ``gene_features``, any vectors of genes instead of DNA; ``gene_medians``, medians of
-        genes (JSON, or a published pickle, which is read without running it); ``cache``, folder of encoded sequences.
+        genes (JSON, or a published pickle, which is read without running it); ``backbone``, a trained run whose gene
+        tokens are adapted; ``cache``, folder of encoded sequences.
     """
     given: dict[str, Any] = {name: options.get(name) for name in OPTIONS}
     if not any(value is not None for value in given.values()):
@@ -52,6 +53,7 @@ def read_sequences(recipe: str, options: Mapping[str, Any]) -> dict[str, Any]:
     from syncyte.genome.tss import read_tss
     from syncyte.models.dna_encoder import open_encoder
     from syncyte.recipes.base import SequenceOrder, recipes
+    from syncyte.tasks.trained import load_trained
 
     able = [name for name, one in recipes.items() if "variants" in one.tasks]
     if recipe not in able:
@@ -67,6 +69,7 @@ def read_sequences(recipe: str, options: Mapping[str, Any]) -> dict[str, Any]:
         folder=_maybe(folder, lambda path: Path(path).expanduser().resolve()),
         vectors=_maybe(given["gene_features"], read_vectors),
         medians=_maybe(given["gene_medians"], lambda path: pd.Series(read_medians(path))),
+        backbone=_maybe(given["backbone"], lambda path: load_trained(path, "cpu")),
         cache=_maybe(options.get("cache"), Path),
     )
     return {"sequences": order}
@@ -153,6 +156,7 @@ def variants(
     close: int = CLOSE,
     shifts: bool = True,
     cache: str | Path | None = None,
+    cells_out: str | Path | None = None,
     overwrite: bool = False,
     device: str = "auto",
     seed: int = 0,
@@ -166,22 +170,18 @@ def variants(
 
     Parameters
     ----------
-    run
-        A ``bio_dta`` run.
-    fasta, offset
-        Genome that the variants are called on (one file or several), and the place at which a slice of one begins.
-    cells
-        Cells that the change is followed through, see ``read``.
+    run, cells, fasta, offset
+        A ``bio_dta`` run; cells that changes are followed through, see ``read``; genome that the variants are called on
+        (one file or several), and where slices of one begin.
     vcf, edits
         Variants (VCF, BCF, or a table with chrom, pos, ref, alt), and edits such as ``chr22:100-200=shuffle``.
     sample
         Score the haplotypes of this sample of the VCF instead of each allele by itself.
     group, donor
         Columns of the cells: groups that are told apart, and donors, the replicates of all tests.
-    targets
-        Table of genes and their targets, whose ranking is tested.
-    out
-        Folder for ``effects.tsv``, ``ranked.tsv``, ``trans.tsv``, ``report.html``, ``manifest.json`` and more.
+    targets, out, cells_out
+        Table of genes and their targets, whose ranking is tested; folder of ``effects.tsv``, ``report.html``,
+        ``manifest.json`` and more; file for the cells with the tables in ``uns``.
     nulls, each, close, shifts
         Random variants each is compared with, cells of a donor in a group that are followed, pairs that are looked at
         closely, and whether contextual embeddings are compared too.
@@ -190,10 +190,13 @@ def variants(
     """
     asked, folder = locals(), Path(out)
     _check_folder(folder, overwrite)
+    check_out(cells_out)
     if vcf is None and edits is None and targets is None:
         raise ConfigError("Nothing to score: give --vcf, --edits or --targets.")
     found = _answer(asked, folder / ".work")
     write_effects(found, folder)
+    if cells_out is not None:
+        deliver(found.result(), cells, open_data(cells, modality, genome, layer, force), cells_out, None)
     return found
 
 
@@ -291,13 +294,14 @@ def write_effects(found: VariantEffects, folder: Path) -> None:
     from syncyte.types import json_ready
 
     tables = {"effects": found.effects, "ranked": scored_rows(found), **found.tables}
+    told = f"Sequence model: {found.provenance['sequence model'].get('verdict', 'not trained here')}."
     page = variant_report(found)
     _clear(folder)
     written = {}
     for name, table in tables.items():
         path = folder / f"{name}.tsv"
         with atomic_file(path) as tmp:
-            tmp.write_text(f"# {LIMITS}\n" + table.to_csv(sep="\t", index=False, float_format="%.6g"))
+            tmp.write_text(f"# {LIMITS}\n# {told}\n" + table.to_csv(sep="\t", index=False, float_format="%.6g"))
         written[path.name] = sha256(path)
     written |= {path.name: sha256(path) for path in write_report(page, folder)}
     manifest = {

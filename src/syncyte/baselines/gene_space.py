@@ -42,8 +42,18 @@ def moments(matrix: sp.csr_matrix, least: float) -> tuple[NDArray[np.float64], N
     return mean, np.maximum(np.sqrt(np.maximum(square - mean**2, 0)), least)
 
 
-def fit_gene_space(matrix: sp.csr_matrix, components: int, seed: int = 0) -> GeneSpace:
+def fit_gene_space(
+    matrix: sp.csr_matrix, components: int, seed: int = 0, given: NDArray[np.floating] | None = None
+) -> GeneSpace:
     """Place genes by the amounts of ``(n, g)`` training cells, and fit how they predict each other.
+
+    Parameters
+    ----------
+    components
+        Coordinates of a gene.
+    given
+        ``(g, d)`` places of genes to take instead, such as the tokens of another model: its leading ``components``
+        axes. How genes predict each other by them is fitted here.
 
     Raises
     ------
@@ -65,6 +75,12 @@ def fit_gene_space(matrix: sp.csr_matrix, components: int, seed: int = 0) -> Gen
     def back(y: NDArray[np.float64]) -> NDArray[np.float64]:
         return scaled.T @ y - np.multiply.outer(offset, y.sum(axis=0))
 
+    if given is not None:
+        left, size, _ = np.linalg.svd(np.asarray(given, dtype=np.float64), full_matrices=False)
+        left = left[:, size > 1e-6 * size[0]][:, :components]
+        table = np.concatenate([left, np.zeros((len(left), components - left.shape[1]))], axis=1)
+        mix = _fit_mix(scaled, offset, table, seed)
+        return GeneSpace(mean, sd, table.astype(np.float32), mix.astype(np.float32))
     operator = LinearOperator(matrix.shape, matvec=times, rmatvec=back, matmat=times, rmatmat=back, dtype=np.float64)
     first = np.random.default_rng(seed).normal(size=min(matrix.shape))
     _, _, right = svds(operator, k=components, v0=first, random_state=seed)

@@ -21,6 +21,12 @@ Targets = Annotated[
 ]
 
 
+CellsOut = Annotated[
+    Path | None, typer.Option("--cells-out", metavar="FILE", help="Write the cells with the tables in uns.")
+]
+Cache = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Folder that keeps encoded sequences.")]
+
+
 def variants(
     run: options.Run,
     fasta: Annotated[
@@ -51,9 +57,8 @@ def variants(
     shifts: Annotated[
         bool, typer.Option("--shifts/--no-shifts", help="Compare contextual embeddings too (most of the work).")
     ] = True,
-    cache: Annotated[
-        Path | None, typer.Option("--cache", metavar="DIR", help="Folder that keeps encoded sequences.")
-    ] = None,
+    cache: Cache = None,
+    cells_out: CellsOut = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace finished results at --out.")] = False,
     modality: options.Modality = None,
     genome: options.Genome = None,

@@ -10,7 +10,6 @@ import typer
 
 from syncyte.cli import options
 
-
 Candidates = Annotated[
     Path | None,
     typer.Option("--candidates", metavar="FILE", help="Types that may be answers, one a line; or the word 'all'."),

@@ -54,6 +54,9 @@ DnaEncoder = Annotated[
 GeneFeatures = Annotated[
     Path | None, typer.Option("--gene-features", metavar="TABLE", help="Vectors of genes instead of DNA, for bio_dta.")
 ]
+Backbone = Annotated[
+    Path | None, typer.Option("--backbone", metavar="RUN", help="Run whose gene tokens bio_dta adapts.")
+]
 GeneMedians = Annotated[
     Path | None,
     typer.Option("--gene-medians", metavar="FILE", help="Medians of genes for the rank encoding of bio_dta."),
@@ -91,6 +94,7 @@ def train(
     dna_encoder: DnaEncoder = None,
     gene_features: GeneFeatures = None,
     gene_medians: GeneMedians = None,
+    backbone: Backbone = None,
     validation: Validation = None,
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
@@ -118,7 +122,7 @@ def train(
     syncyte train clm_x train.h5mu --out run --resume
     """
     values = options.plain(locals(), "settings", "condition_keys", "features")
-    values["fasta"] = fasta or None
+    values |= {"fasta": fasta or None, "offset": offset or None}
     run = options.call("train", {**values, "validation": validation or None})
     options.note(run.recipe.get("notes", ()), quiet)
     task, more = "embed", "DATA --out OUT.h5mu"

@@ -50,6 +50,7 @@ class GeneSpec(Config):
     inputs: int = 0
     mode: AdapterMode = "residual"
     match: bool = False
+    lora: int = 0
     per_cell: float = 1e4
 
 
@@ -109,6 +110,17 @@ class GeneModel(nn.Module):
             self.read_out = nn.Linear(sizes.components, sizes.width)
             nn.init.zeros_(self.read_out.weight)
             nn.init.zeros_(self.read_out.bias)
+            if spec.lora:
+                self.add_lora(spec.lora)
+
+    def add_lora(self, rank: int) -> None:
+        """Put LoRA layers (Hu et al. 2022) that begin at zero into the attention and experts of the transformer."""
+        from peft import LoraConfig, inject_adapter_in_model
+
+        assert self.backbone is not None
+        target = r".*(query|key_value|outward|experts\.\w+\.[03])"
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=target), self.backbone)
+        self.spec = self.spec.model_copy(update={"lora": rank})
 
     def static(self) -> Float[Tensor, "g w"]:
         """Static tokens: coordinates, brought to unit scale over genes, and the standardised level."""

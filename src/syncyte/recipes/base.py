@@ -139,6 +139,8 @@ class SequenceOrder:
         Any vector of each gene, by name or Ensembl id, instead of sequence.
     medians
         Median of each gene where it is expressed, by name of the cells, from a published table.
+    backbone
+        A trained run (``tasks.trained.Trained``) whose gene tokens are adapted, instead of ones learned here.
     cache
         Folder of encoded sequences.
     """
@@ -151,6 +153,7 @@ class SequenceOrder:
     folder: Path | None = None
     vectors: pd.DataFrame | None = None
     medians: pd.Series | None = None
+    backbone: Any = None
     cache: Path | None = None
 
 

@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 
 from syncyte.data.cells import Cells
 from syncyte.errors import DataError
-from syncyte.genome.coordinates import interval_keys, parse_regions, region_table, sort_regions
+from syncyte.genome.coordinates import parse_regions
 from syncyte.genome.fasta import Genome
 from syncyte.genome.gene_windows import GeneWindows
-from syncyte.genome.sequence import UNKNOWN, gc_share, reverse_complement
+from syncyte.genome.negatives import matched_negatives, window_codes
+from syncyte.genome.sequence import UNKNOWN, reverse_complement
 
 FEWEST = 60  # windows that a sequence model can be trained on at all
 STRETCHES = 10  # of a genome of one or two chromosomes
 MOST_UNKNOWN = 0.1  # share of bases of a window
-TRIED = 8  # random places looked at for one negative
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ def region_examples(
             f"{len(kept):,} of {len(peaks):,} regions lie in the genome given; a sequence model needs {FEWEST} or "
             "more. Give a larger FASTA, or a trained model with --dna-encoder."
         )
-    rng = np.random.default_rng(seed)
-    none, where = _negatives(genome, peaks, codes, length, rng)
+    free = matched_negatives(genome, peaks, len(codes), seed, length=length)
+    none = window_codes(genome, free)
     values = np.ones((len(kept), 1), dtype=np.float32) if openness is None else openness[kept]
     targets = np.concatenate([values, np.zeros((len(none), values.shape[1]), dtype=np.float32)])
     parts, notes = split_parts(
-        np.concatenate([chrom[kept], where["chrom"].astype(str)]), np.concatenate([middle[kept], where["start"]])
+        np.concatenate([chrom[kept], free["chrom"].astype(str)]), np.concatenate([middle[kept], free["start"]])
     )
     found = np.concatenate([codes, none])
     if openness is None:
@@ -155,47 +155,6 @@ def _fetch(
         codes[row] = genome.fetch(chrom[place], int(start[place]), int(start[place]) + length)
     fine = (codes == UNKNOWN).mean(axis=1) <= MOST_UNKNOWN if len(kept) else np.empty(0, dtype=bool)
     return codes[fine], kept[fine]
-
-
-def _negatives(
-    genome: Genome, peaks: pd.DataFrame, codes: NDArray[np.uint8], length: int, rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], pd.DataFrame]:
-    """One place without a region for each window, the nearest in GC content of ``TRIED`` drawn ones."""
-    spans = {name: span for name, span in genome.spans.items() if span[1] - span[0] > 2 * length}
-    names = list(spans)
-    sizes = np.array([end - start for start, end in spans.values()], dtype=float)
-    wanted = TRIED * len(codes)
-    which = rng.choice(len(names), wanted, p=sizes / sizes.sum())
-    low = np.array([spans[name][0] for name in names])[which]
-    middle = low + length + (rng.random(wanted) * (sizes[which] - 2 * length)).astype(np.int64)
-    chrom = np.array(names, dtype=object)[which]
-    free = ~_touches(peaks, chrom, middle - length // 2, middle + length // 2)
-    found, kept = _fetch(genome, chrom[free], middle[free], length)
-    place = np.flatnonzero(free)[kept]
-    order = np.argsort(gc_share(found), kind="stable")
-    content = gc_share(found)[order]
-    used = np.zeros(len(order), dtype=bool)
-    chosen = []
-    for share in rng.permutation(gc_share(codes)):
-        at = int(np.searchsorted(content, share))
-        near = [spot for spot in range(max(0, at - 40), min(len(order), at + 40)) if not used[spot]]
-        if near:
-            best = min(near, key=lambda spot: abs(content[spot] - share))
-            used[best] = True
-            chosen.append(order[best])
-    rows = np.array(chosen, dtype=np.int64)
-    return found[rows], pd.DataFrame({"chrom": chrom[place[rows]], "start": middle[place[rows]]})
-
-
-def _touches(peaks: pd.DataFrame, chrom: NDArray, start: NDArray, end: NDArray) -> NDArray[np.bool_]:
-    """Whether places share a base with any region."""
-    ordered = sort_regions(region_table(peaks["chrom"].astype(str), peaks["start"].to_numpy(), peaks["end"].to_numpy()))
-    code = ordered["chrom"].cat.categories.get_indexer(chrom)
-    first, last = interval_keys(ordered)
-    reach = np.maximum.accumulate(last)
-    key = np.where(code < 0, -1, code.astype(np.int64) << 32)
-    place = np.searchsorted(first, key + end, side="left") - 1
-    return (code >= 0) & (place >= 0) & (reach[np.maximum(place, 0)] > key + start)
 
 
 def group_openness(

@@ -22,7 +22,8 @@ from syncyte.genome.fasta import Genome
 from syncyte.genome.gene_windows import match_starts
 from syncyte.genome.tss import covered
 from syncyte.models.adapter import fit_adapter
-from syncyte.models.genes import GeneModel, GeneSpec
+from syncyte.models.gene_tables import gene_table
+from syncyte.models.genes import GeneModel, GeneSizes, GeneSpec
 from syncyte.objectives.genes import MaskedGenes
 from syncyte.recipes.adapter_check import held_out, retrieval
 from syncyte.recipes.base import Learn, Order, Recipe, SequenceOrder
@@ -108,23 +109,30 @@ def _learn(
     full = cells.part(name).var
     wanted = _wanted(asked, full)
     own = choose_genes(cells.only([name]), name, rows, config, wanted)
+    own, given = on_backbone(asked.backbone, own, name, notes)
     var = full.loc[own.part(name).features]
     medians = learn_medians(own, name, rows, var, asked.medians)
-    spec = GeneSpec(modality=name, features=len(var), encoding=config.encoding, sizes=config.sizes)
-    network = start_network(spec, own, rows, medians, order.seed)
+    sizes = fitting_sizes(config.sizes, len(rows), len(var), notes)
+    spec = GeneSpec(modality=name, features=len(var), encoding=config.encoding, sizes=sizes)
+    network = start_network(spec, own, rows, medians, order.seed, given)
     reader = GeneReader(own, name, config.encoding, medians, spec.per_cell)
     first = _fit(network, ["genes"], config, own, name, split, reader, order, run, worker)
     side = sequence_side(config, cells, name, own, var, asked, order, split, notes, run)
     torch.manual_seed(order.seed)  # the same adapter, whether the sequence model was trained just now or before
     model = adapted_model(network, spec, config, side, notes)
+    if config.lora and sizes.layers:
+        model.add_lora(config.lora)
+        stage = config.stages["adapter"]
+        learns = stage.model_copy(update={"trainable": (*stage.trainable, "lora_")})
+        config = config.model_copy(update={"stages": {**config.stages, "adapter": learns}})
     last = _fit(model, ["adapter"], config, own, name, split, reader, order, run, worker)
     if worker.rank == 0:
         facts, arrays, tables = _facts(config, model, side, own, split, [first, last], notes, order)
         arrays[MEDIANS] = medians.astype(np.float64)
         metrics = {f"adapter {key}": value for key, value in facts["adapter"].items() if isinstance(value, float)}
         save_run(run, model, {name: _kept(var, asked.starts)}, facts, arrays, about={}, metrics=metrics, tables=tables)
-        for stage in config.stages:
-            shutil.rmtree(run / f".{stage}", ignore_errors=True)
+        for key in config.stages:
+            shutil.rmtree(run / f".{key}", ignore_errors=True)
 
 
 def _kept(var: pd.DataFrame, starts: pd.DataFrame | None) -> pd.DataFrame:
@@ -140,6 +148,34 @@ def _kept(var: pd.DataFrame, starts: pd.DataFrame | None) -> pd.DataFrame:
         named.iloc[place] = symbols[symbols != ""].to_numpy()
         found["symbol"] = named.to_numpy()
     return found
+
+
+def fitting_sizes(sizes: GeneSizes, cells: int, genes: int, notes: list[str]) -> GeneSizes:
+    """Sizes with no more coordinates than cells and genes can tell."""
+    most = max(2, min(cells, genes) // 3)
+    if sizes.components <= most:
+        return sizes
+    notes.append(f"{cells:,} cells and {genes:,} genes: {most} coordinates of a gene instead of {sizes.components}.")
+    return sizes.model_copy(update={"components": most})
+
+
+def on_backbone(backbone: Any, cells: Cells, name: str, notes: list[str]) -> tuple[Cells, NDArray[np.float32] | None]:
+    """Cells in the genes of a trained run, and where these lie in it; as they were without one."""
+    if backbone is None:
+        return cells, None
+    table = gene_table(backbone.model, name)
+    features = cells.part(name).features
+    place = backbone.vocabularies[name].index.get_indexer(features)
+    if not (place >= 0).any():
+        raise DataError(
+            f"None of the {len(features):,} genes of the cells is known to the backbone {backbone.path}. Give the run "
+            "cells that name genes alike."
+        )
+    notes.append(
+        f"Tokens are those of the run {backbone.path.name}: {int((place >= 0).sum()):,} of {len(features):,} genes."
+    )
+    kept = cells.align(name, features[place >= 0]) if (place < 0).any() else cells
+    return kept, table[place[place >= 0]]
 
 
 def _wanted(asked: SequenceOrder, var: pd.DataFrame) -> NDArray[np.bool_]:

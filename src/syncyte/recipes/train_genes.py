@@ -46,6 +46,8 @@ class GeneRecipe(Config):
         Share of genes hidden, and most genes predicted in a step.
     mode, match
         Of the adapter, see ``models.adapter.TokenAdapter``.
+    lora
+        Rank of LoRA layers in the network's attention that learn with the adapter; 0 freezes the network as it is.
     window, reach, decay
         Bases of a window, distance up to which peaks of a gene are read, and length over which their weight falls to
         1/e.
@@ -63,6 +65,7 @@ class GeneRecipe(Config):
     asked: int = 2_000
     mode: AdapterMode = "residual"
     match: bool = False
+    lora: int = 0
     window: int = 600
     reach: int = 100_000
     decay: float = 10_000.0
@@ -108,12 +111,17 @@ def choose_genes(cells: Cells, name: str, rows: NDArray[np.int64], config: GeneR
 
 @torch.no_grad()
 def start_network(
-    spec: GeneSpec, cells: Cells, rows: NDArray[np.int64], medians: NDArray[np.float64], seed: int
+    spec: GeneSpec,
+    cells: Cells,
+    rows: NDArray[np.int64],
+    medians: NDArray[np.float64],
+    seed: int,
+    given: NDArray[np.float32] | None = None,
 ) -> GeneModel:
-    """Network with its moments and closed-form start."""
+    """Network with its moments and closed-form start; ``given`` are places of genes in another model."""
     reader = GeneReader(cells, spec.modality, spec.encoding, medians, spec.per_cell)
     found, values = reader.sparse(rows)
-    space = fit_gene_space(found, spec.sizes.components, seed)
+    space = fit_gene_space(found, spec.sizes.components, seed, given)
     level, spread = moments(values, LEAST_SPREAD)
     model = GeneModel(spec)
     for name, array in (("mean", space.mean), ("sd", space.sd), ("level", level), ("spread", spread)):

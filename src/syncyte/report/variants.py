@@ -114,8 +114,11 @@ def _bars(table: pd.DataFrame) -> Figure:
 def _targets(found: VariantEffects) -> Section:
     table = found.tables["targets"]
     mean = table.groupby("ranking", sort=False)[["auroc", "auprc", "in_first_50"]].mean()
-    figures = {"Targets among controls of like expression, by ranking": target_figure(table)}
-    tables = {"Mean over lists": mean, "All lists": table}
+    figures = {
+        "Targets among controls of like expression, by ranking": target_figure(table),
+        "Enrichment: share of the targets among the first genes of all": enrichment_figure(table),
+    }
+    tables = {"Mean over lists": mean, "All lists": table[[n for n in table if not n.startswith("found_at_")]]}
     text = "Controls are genes of like expression. Co-expression is the ranking to beat; intervals resample targets."
     return Section("Known targets", text=text, tables=tables, figures=figures)
 
@@ -133,6 +136,23 @@ def target_figure(table: pd.DataFrame) -> Figure:
     axes.set_yticks(range(len(names)), list(reversed(names)))
     axes.axvline(0.5, color=GRID, lw=1)
     dress(axes, "", "AUROC", "", grid="x")
+    return figure
+
+
+def enrichment_figure(table: pd.DataFrame) -> Figure:
+    """Mean share of the targets found among the first genes, a line a ranking by change or correlation."""
+    figure = new_figure(6.8, 4.0)
+    axes = figure.subplots()
+    steps = [int(name.removeprefix("found_at_")) for name in table if name.startswith("found_at_")]
+    mean = table.groupby("ranking", sort=False)[[f"found_at_{step}" for step in steps]].mean()
+    mean = mean[[not name.endswith("shift") for name in mean.index]]
+    for place, (name, row) in enumerate(mean.iterrows()):
+        first = str(name).startswith("sequence: ")
+        colour = MODEL if first else PALETTE[1 + place % (len(PALETTE) - 1)]
+        axes.plot(steps, row.to_numpy(), label=str(name), color=colour, lw=2.2 if first else 1.2)
+    axes.set_xscale("log")
+    dress(axes, "", "first genes of the ranking", "share of the targets", grid="y")
+    axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 

@@ -37,6 +37,7 @@ from syncyte.tasks.network_cells import NetworkCells, Response
 from syncyte.tasks.variant_effects import group_means
 
 FIRST = 50
+STEPS = (10, 20, 50, 100, 200, 500, 1_000)  # places of the enrichment curve
 CONTROLS = 10  # genes of like expression for each target
 FEWEST = 3  # targets that a list must have among the genes of the run
 DRAWS = 1_000
@@ -193,6 +194,7 @@ def score_targets(
                 "auprc": average_precision_score(truth, values),
                 "auprc_chance": len(hit) / len(truth),
                 **_first(score, targets, np.append(others, targets)),
+                **_curve(score, targets, np.append(others, targets)),
                 "targets": len(hit),
                 "controls": len(miss),
             }
@@ -227,7 +229,9 @@ def _against_sets(
 
 def _first(score: NDArray, targets: NDArray[np.int64], universe: NDArray[np.int64]) -> dict[str, float]:
     """Targets among the first 50 and the chance of so many."""
-    ranked = universe[np.argsort(-score[universe], kind="stable")][:FIRST]
+    # ties are broken at random, so that a ranking that says nothing finds what chance finds
+    order = np.lexsort((np.random.default_rng(0).random(len(universe)), -score[universe]))
+    ranked = universe[order][:FIRST]
     hits = int(np.isin(ranked, targets).sum())
     chance = stats.hypergeom.sf(hits - 1, len(universe), len(targets), len(ranked))
     return {
@@ -235,6 +239,13 @@ def _first(score: NDArray, targets: NDArray[np.int64], universe: NDArray[np.int6
         "expected_in_first_50": len(ranked) * len(targets) / len(universe),
         "p_first_50": chance,
     }
+
+
+def _curve(score: NDArray, targets: NDArray[np.int64], universe: NDArray[np.int64]) -> dict[str, float]:
+    """Share of the targets among the first genes, at several numbers of them; ties are broken at random."""
+    order = np.lexsort((np.random.default_rng(0).random(len(universe)), -score[universe]))
+    hits = np.isin(universe[order], targets).cumsum() / len(targets)
+    return {f"found_at_{step}": float(hits[min(step, len(hits)) - 1]) for step in STEPS}
 
 
 def all_targets(

@@ -22,6 +22,7 @@ from syncyte.genome.fasta import Genome
 from syncyte.genome.variants import Variants
 from syncyte.tasks.gene_run import GeneRun
 from syncyte.tasks.network_cells import NetworkCells
+from syncyte.tasks.result import Result
 from syncyte.tasks.variant_effects import NAMED, Effects, pair_effects
 from syncyte.tasks.variant_nulls import Null, classes, random_effects
 from syncyte.tasks.variant_people import diploid_tokens
@@ -70,6 +71,17 @@ class VariantEffects:
     cells: NetworkCells
     side: SequenceSide
     over_groups: NDArray[np.float64]
+    people: pd.Index
+
+    def result(self) -> Result:
+        """Tables as they go into the ``uns`` of the cells."""
+        tables: dict[str, pd.DataFrame] = {"effects": self.effects}
+        tables |= {key: self.tables[key] for key in ("trans", "pairs") if key in self.tables}
+        ready: dict[str, pd.DataFrame] = {}
+        for name, table in tables.items():
+            text = [column for column in table if table[column].dtype == object]
+            ready[name] = table.assign(**{column: table[column].fillna("").astype(str) for column in text})
+        return Result("variants", self.people, uns=ready, provenance=self.provenance, metrics=self.metrics)
 
     @property
     def names(self) -> list[str]:
@@ -130,7 +142,9 @@ def variant_effects(
     whole = over_groups(variants, tokens, numbers, null)
     table = _table(run, variants, tokens, numbers, network, null, side, whole)
     metrics = _metrics(variants, tokens, numbers, table, null)
-    return VariantEffects(table, {}, metrics, notes, {}, variants, tokens, numbers, null, network, side, whole)
+    return VariantEffects(
+        table, {}, metrics, notes, {}, variants, tokens, numbers, null, network, side, whole, cells.names
+    )
 
 
 def own_sizes(numbers: Effects) -> NDArray[np.float64]:
