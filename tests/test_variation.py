@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import html
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from tests.tiny_dna import finished, table_of
 
 from syncyte.errors import DataError, GenomeError
 from syncyte.genome.fasta import Genome
 from syncyte.genome.vcf import read_variants
-from syncyte.tasks.variants import LIMITS, NO_WINDOW, SAME
+from syncyte.tasks.variants import COLUMNS, LIMITS, NO_WINDOW, SAME
 from syncyte.train.state import sha256
 from syncyte.variation import MARK
 
 NAMED = ("effects.tsv", "ranked.tsv", "trans.tsv", "report.html", "manifest.json")  # in the documentation of the verb
+ROOT = Path(__file__).resolve().parent.parent
 TYPES = ("type_1", "type_2", "type_3")
 
 
@@ -98,6 +102,39 @@ def test_limits_are_said_everywhere(dna_answer):
         assert (folder / f"{name}.tsv").read_text().startswith(f"# {LIMITS}\n")
     assert LIMITS in html.unescape((folder / "report.html").read_text())
     assert LIMITS in (folder / "report.json").read_text()
+
+
+def documented(heading: str) -> list[str]:
+    """What stands in code marks in the first column of the table under a heading of the documentation."""
+    text = (ROOT / "docs" / "variants.md").read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    first = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    return [name for cell in first for name in re.findall(r"`([^`]+)`", cell)]
+
+
+def test_the_files_of_the_documentation_are_there(dna_answer):
+    assert {"effects.tsv", *documented("What else is in the folder")} == set(finished(dna_answer[1]))
+
+
+def test_every_column_is_documented(dna_answer):
+    told = documented("Read effects.tsv")
+    assert set(told) - {"*_fdr"} == set(COLUMNS) == set(table_of(dna_answer[1]).columns)
+
+
+def test_cells_carry_the_tables_where_they_are_asked_to(ask_variants, tmp_path: Path):
+    from mudata import read
+
+    found = ask_variants(tmp_path / "O", cells_out=tmp_path / "cells.h5mu", nulls=0, close=0)
+    kept = read(tmp_path / "cells.h5mu")
+    assert kept.shape[0] == 400
+    held = kept.uns["syncyte"]
+    assert any(len(found.effects) == len(one) for one in _tables(held))
+
+
+def _tables(held: Any) -> list[Any]:
+    """Everything with a column of variants, however deep."""
+    if isinstance(held, Mapping):
+        return [table for one in held.values() for table in _tables(one)]
+    return [held] if isinstance(held, pd.DataFrame) and "variant" in held else []
 
 
 def test_ranked_rows_are_those_scored_by_p_and_size(dna_answer):

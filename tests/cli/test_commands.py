@@ -27,7 +27,7 @@ COMMON = {
     "quiet": False,
 }
 TASK = {**COMMON, "batch_size": None}
-DNA = ("fasta", "offset", "tss", "peaks", "atac", "dna_encoder", "gene_features", "gene_medians")
+DNA = ("fasta", "offset", "tss", "peaks", "atac", "dna_encoder", "gene_features", "gene_medians", "backbone")
 VERBS = ("train", "embed", "integrate", "annotate", "translate", "top_regions", "generate", "perturb", "evaluate")
 
 
@@ -221,9 +221,10 @@ def test_train_on_dna(calls):
     words = (
         "train bio_dta A.h5mu --out RUN --fasta A.fa --fasta B.fa --offset A.fa=5 --tss T --peaks P --atac O --quiet"
     )
-    run(*words.split(), *["--dna-encoder", "E", "--gene-features", "F", "--gene-medians", "M"])
+    run(*words.split(), *["--dna-encoder", "E", "--gene-features", "F", "--gene-medians", "M", "--backbone", "R"])
     given = {"fasta": [Path("A.fa"), Path("B.fa")], "offset": ["A.fa=5"], "tss": Path("T"), "peaks": Path("P")}
     given |= {"atac": Path("O"), "dna_encoder": Path("E"), "gene_features": Path("F"), "gene_medians": Path("M")}
+    given |= {"backbone": Path("R")}
     assert {name: calls[0][1][name] for name in DNA} == given
     assert set(given) == set(DNA)
 
@@ -232,15 +233,23 @@ def test_variants(calls):
     told = "4 alleles, 3 in a window of a gene, 2 scored in 1 group(s).\nWrote O/effects.tsv and O/report.html\n"
     assert run(*["variants", "RUN", "--vcf", "V", "--fasta", "G.fa", "--cells", "D.h5mu", "--out", "O"]) == told
     words = "variants RUN --edits chr1:1-2=delete --fasta A --fasta B --cells D --out O --sample S --offset 7 --group g"
-    more = "--donor d --targets T --nulls 9 --each 5 --close 0 --no-shifts --cache C --overwrite --seed 2 --quiet"
-    assert run(*words.split(), *more.split()) == ""
+    more = "--donor d --targets T --nulls 9 --each 5 --close 0 --no-shifts --cache C --overwrite --seed 2"
+    assert run(*words.split(), *more.split(), "--cells-out", "U", "--quiet") == ""
     least = {**COMMON, "run": Path("RUN"), "fasta": Path("G.fa"), "cells": Path("D.h5mu"), "out": Path("O")}
     least |= {"vcf": Path("V"), "edits": None, "sample": None, "offset": None, "group": None, "donor": None}
     least |= {"targets": None, "nulls": 200, "each": None, "close": 10, "shifts": True, "cache": None}
-    least |= {"overwrite": False}
+    least |= {"overwrite": False, "cells_out": None}
     most = {"vcf": None, "edits": "chr1:1-2=delete", "fasta": [Path("A"), Path("B")], "cells": Path("D")}
     most |= {"sample": "S", "offset": ["7"], "group": "g", "donor": "d", "targets": Path("T"), "nulls": 9, "each": 5}
-    most |= {"close": 0, "shifts": False, "cache": Path("C"), "overwrite": True, "seed": 2, "quiet": True}
+    most |= {
+        "close": 0,
+        "shifts": False,
+        "cache": Path("C"),
+        "overwrite": True,
+        "seed": 2,
+        "cells_out": Path("U"),
+        "quiet": True,
+    }
     assert calls == [("variants", least), ("variants", {**least, **most})]
 
 
