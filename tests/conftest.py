@@ -115,11 +115,11 @@ def dna_run(dna_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="session")
 def dna_deep_run(dna_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> GeneRun:
     """The same with attention; not to be changed."""
-    from tests.tiny_dna import train_dna
+    from tests.tiny_dna import DEEP, train_dna
 
     from syncyte.tasks.gene_run import open_gene_run
 
-    return open_gene_run(train_dna(dna_files, tmp_path_factory.mktemp("deep") / "RUN", ()))
+    return open_gene_run(train_dna(dna_files, tmp_path_factory.mktemp("deep") / "RUN", DEEP))
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ from syncyte.tasks.trained import Trained
 SHAPE = {"genes": 150, "factors": 4, "targets": 12, "programmes": 3, "types": 3, "donors": 3}
 PLAIN = ("sizes.layers=0", "stages.genes.epochs=0")  # the smallest preset without attention, as lite has it
 NEAR = (*PLAIN, "reach=3000")  # peaks speak for the genes beside them, not for a whole chromosome
+DEEP = ("stages.genes.keep=last",)  # so few cells never improve on the closed form, and attention is to say something
 SILENT = {"device": "cpu", "quiet": True}
 
 

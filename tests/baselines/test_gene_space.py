@@ -56,3 +56,24 @@ def test_the_same_seed_gives_the_same_space():
 def test_too_little_is_said_with_a_number_that_would_do(n: int, genes: int, most: int):
     with pytest.raises(DataError, match=rf"too few for 4 components.*sizes\.components={most}\."):
         fit_gene_space(sp.csr_matrix(amounts_of(n, genes)), 4)
+
+
+def test_given_places_are_taken_and_how_they_predict_is_fitted():
+    values = amounts_of()
+    given = np.random.default_rng(1).normal(size=(24, 9))
+    space = fit_gene_space(sp.csr_matrix(values), 4, given=given)
+    left = np.linalg.svd(given, full_matrices=False)[0][:, :4]
+    assert np.abs(space.table.T @ left) == pytest.approx(np.eye(4), abs=1e-4)
+    dense = (values - space.mean) / space.sd
+    read = dense @ space.table
+    features = (read[:, None] - dense[:, :, None] * space.table) * space.table
+    expected = np.linalg.lstsq(features.reshape(-1, 4), dense.ravel(), rcond=None)[0]
+    assert space.mix == pytest.approx(np.clip(expected, 0, None), rel=1e-3, abs=1e-5)
+
+
+def test_fewer_places_than_components_leave_axes_empty():
+    given = np.random.default_rng(1).normal(size=(24, 2))
+    space = fit_gene_space(sp.csr_matrix(amounts_of()), 4, given=np.concatenate([given, given], axis=1))
+    assert not space.table[:, 2:].any()
+    assert space.mix[2:] == pytest.approx(0)
+    assert np.isfinite(space.mix).all()

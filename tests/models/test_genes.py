@@ -119,3 +119,16 @@ def test_a_vector_that_is_the_own_one_gives_the_own_token():
     genes = torch.tensor([2, 9])
     assert torch.allclose(model.adapted(genes, model.vectors[genes]), model.tokens()[genes], atol=1e-6)
     assert not torch.allclose(model.adapted(genes, model.vectors[genes] + 1), model.tokens()[genes], atol=1e-3)
+
+
+def test_lora_begins_at_nothing_and_learns_alone():
+    model, amounts, asked = gene_model(layers=1), cells(), torch.arange(12)
+    tokens = model.tokens()
+    with torch.no_grad():
+        before = model.predict(model.read(amounts, tokens), tokens, asked)
+        model.add_lora(2)
+        model.eval()
+        after = model.predict(model.read(amounts, tokens), tokens, asked)
+    assert torch.allclose(before, after, atol=1e-6)
+    assert model.spec.lora == 2
+    assert [name for name, _ in model.named_parameters() if "lora_" in name]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.tiny_dna import NEAR, PLAIN, SILENT, moved, train_dna
+from tests.tiny_dna import DEEP, NEAR, PLAIN, SILENT, moved, train_dna
 
 import syncyte
 from syncyte.errors import CapabilityError, ConfigError, DataError, SyncyteError
@@ -173,6 +173,56 @@ def test_a_trained_sequence_model_is_used_as_it_is(dna_run: GeneRun, dna_files: 
         open_gene_run(run)
 
 
+def test_tokens_of_another_run_are_adapted(dna_world: Regulation, dna_files: dict[str, Path], tmp_path: Path):
+    from tests.tiny import train_tiny
+
+    from syncyte.models.gene_tables import gene_table
+
+    cells = train_tiny(dna_world.cells, tmp_path / "CELLS", batch_key="donor")
+    run = train_dna(dna_files, tmp_path / "RUN", backbone=tmp_path / "CELLS")
+    assert told(run, "Tokens are those of the run CELLS: 150 of 150 genes.")
+    left = np.linalg.svd(gene_table(cells.model, "rna").astype(float), full_matrices=False)[0][:, :8]
+    found = run.model.table.detach().numpy()
+    place = cells.vocabularies["rna"].index.get_indexer(run.vocabularies["rna"].index)
+    assert np.abs(found.T @ left[place]) == pytest.approx(np.eye(8), abs=1e-3)
+
+
+def test_a_backbone_of_other_genes_is_refused(dna_run: GeneRun, dna_files: dict[str, Path], tmp_path: Path):
+    from anndata import AnnData
+
+    counts = np.random.default_rng(0).poisson(1.0, (60, 40)).astype(np.float32)
+    other = AnnData(counts, var=pd.DataFrame(index=[f"OTHER{number}" for number in range(40)]))
+    other.var_names = [f"OTHER{number}" for number in range(40)]
+    with pytest.raises(SyncyteError, match=r"backbone|--tss"):
+        train_dna(dna_files, tmp_path / "RUN", data=other, backbone=dna_run.trained.path, label_key=None)
+    assert not (tmp_path / "RUN" / "model.safetensors").exists()
+
+
+def test_lora_layers_learn_with_the_adapter_and_are_kept(dna_files: dict[str, Path], tmp_path: Path):
+    run = train_dna(dna_files, tmp_path / "RUN", ("lora=2", "reach=3000", *DEEP))
+    assert run.model.spec.lora == 2
+    second = {name: tensor for name, tensor in run.model.state_dict().items() if "lora_B" in name}
+    assert second
+    assert any(tensor.abs().sum() > 0 for tensor in second.values()), "LoRA layers did not learn"
+    found = syncyte.variants(
+        run,
+        fasta=dna_files["genome.fa"],
+        cells=dna_files["cells.h5mu"],
+        vcf=dna_files["variants.vcf"],
+        out=tmp_path / "O",
+        nulls=0,
+        close=0,
+        **SILENT,
+    )
+    assert (found.effects["status"] == "scored").any()
+
+
+def test_few_cells_have_fewer_coordinates(dna_world: Regulation, dna_files: dict[str, Path], tmp_path: Path):
+    run = train_dna(dna_files, tmp_path / "RUN", (*NEAR, "sizes.components=100"))
+    assert run.model.table.shape[1] == 50
+    assert told(run, "150 genes: 50 coordinates of a gene instead of 100.")
+
+
 def test_published_medians_are_taken(dna_run: GeneRun, dna_files: dict[str, Path], tmp_path: Path):
     (tmp_path / "medians.json").write_text(json.dumps({"TF1": 3.5, "TF2": 7.0, "ELSE": 1.0}))
     run = open_gene_run(train_dna(dna_files, tmp_path / "RUN", gene_medians=tmp_path / "medians.json"))
@@ -198,13 +248,13 @@ def test_an_interrupted_training_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(f"syncyte.recipes.train_dna.{where}", killed)
         with pytest.raises(KeyboardInterrupt):
-            train_dna(dna_files, tmp_path / "RUN", ())
+            train_dna(dna_files, tmp_path / "RUN", DEEP)
     with pytest.raises(SyncyteError):
         syncyte.load(tmp_path / "RUN")
     encoded = tmp_path / "RUN" / ENCODER / "encoder.safetensors"
     before = encoded.stat().st_mtime_ns if encoded.exists() else None
     assert (before is None) == (where == "sequence_side")
-    run = train_dna(dna_files, tmp_path / "RUN", (), resume=True)
+    run = train_dna(dna_files, tmp_path / "RUN", DEEP, resume=True)
     assert before in (None, encoded.stat().st_mtime_ns), "a sequence model that is finished is not trained again"
     expected = load_file(dna_deep_run.trained.path / "model.safetensors")
     for name, tensor in load_file(run.path / "model.safetensors").items():

@@ -29,6 +29,7 @@ def network(dna_run: GeneRun, dna_world: Regulation) -> NetworkCells:
 
 @pytest.fixture(scope="module")
 def deep(dna_deep_run: GeneRun, dna_world: Regulation) -> NetworkCells:
+    assert dna_deep_run.model.read_out.weight.abs().max() > 0, "attention says nothing"
     return network_of(dna_deep_run, dna_world)
 
 
