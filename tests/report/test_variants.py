@@ -8,7 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from syncyte.report.variants import NAMED, scored_rows, target_figure, track_figure, variant_report, volcano
+from syncyte.report.variants import (
+    NAMED,
+    enrichment_figure,
+    scored_rows,
+    target_figure,
+    track_figure,
+    variant_report,
+    volcano,
+)
 from syncyte.report.write import as_numbers, render
 from syncyte.tasks.variants import COLUMNS, LIMITS
 
@@ -40,7 +48,7 @@ def trans() -> pd.DataFrame:
 
 def targets() -> pd.DataFrame:
     table = pd.DataFrame({"ranking": ["sequence: change", "co-expression"] * 2, "auroc": [0.7, 0.6, 0.8, 0.5]})
-    return table.assign(auprc=0.3, in_first_50=2, gene=["A", "A", "B", "B"])
+    return table.assign(auprc=0.3, in_first_50=2, gene=["A", "A", "B", "B"], found_at_10=0.2, found_at_50=0.5)
 
 
 def track() -> pd.DataFrame:
@@ -106,6 +114,16 @@ def test_target_figure_shows_each_list():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["co-expression", "sequence: change"]
     shown = np.concatenate([one.get_offsets()[:, 0] for one in axes.collections])
     assert {0.7, 0.8, 0.6, 0.5} <= {round(float(value), 6) for value in shown}
+
+
+def test_enrichment_figure_has_a_line_a_ranking_of_changes():
+    table = pd.concat([targets(), targets().assign(ranking="sequence: shift")], ignore_index=True)
+    for place, step in enumerate((10, 50)):
+        table[f"found_at_{step}"] = 0.2 + 0.3 * place + 0.1 * (table["gene"] == "B")
+    axes = enrichment_figure(table).axes[0]
+    assert {line.get_label() for line in axes.lines} == {"sequence: change", "co-expression"}
+    assert axes.lines[0].get_xdata().tolist() == [10, 50]
+    assert axes.lines[0].get_ydata() == pytest.approx([0.25, 0.55])
 
 
 def test_track_figure_shows_gain_and_loss():

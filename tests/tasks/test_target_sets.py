@@ -82,6 +82,19 @@ def test_the_first_fifty_by_hand():
     assert found["p_first_50"] == pytest.approx(stats.hypergeom.sf(hits - 1, among, 5, FIRST))
 
 
+def test_the_enrichment_curve_by_hand():
+    found = one(-np.arange(GENES, dtype=float))
+    for step in (10, 20, 50, 100, 200, 500, 1_000):
+        assert found[f"found_at_{step}"] == (step >= TARGETS).mean()
+
+
+def test_ties_find_what_chance_finds():
+    found = one(np.zeros(GENES), np.arange(1, 101))
+    assert found["auroc"] == 0.5
+    assert abs(found["in_first_50"] - found["expected_in_first_50"]) < 12
+    assert one(np.zeros(GENES)).equals(one(np.zeros(GENES)))
+
+
 def test_the_factor_is_neither_target_nor_control():
     score = RNG.uniform(0, 1, GENES)
     plain = score_targets({"a": score}, LEVEL, 3, TARGETS)
