@@ -54,18 +54,21 @@ def read_sequences(recipe: str, options: Mapping[str, Any]) -> dict[str, Any]:
     from syncyte.models.dna_encoder import open_encoder
     from syncyte.recipes.base import SequenceOrder, recipes
     from syncyte.tasks.trained import load_trained
+    from syncyte.train.distributed import resolve_device
 
     able = [name for name, one in recipes.items() if "variants" in one.tasks]
     if recipe not in able:
         named = " and ".join(f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None)
         raise ConfigError(f"The recipe {recipe} reads no DNA: leave out {named}, or train {', '.join(able)}.")
     folder = given["dna_encoder"]
+    kind, index = resolve_device(options.get("device", "cpu"))
+    device = f"{kind}:{index}" if kind == "cuda" else kind
     order = SequenceOrder(
         genome=_maybe(given["fasta"], lambda path: Genome.open(_paths(path), offset=read_offset(given["offset"]))),
         starts=_maybe(given["tss"], read_tss),
         peaks=_maybe(given["peaks"], lambda path: read_bed(Path(path))),
         atac=_maybe(given["atac"], _openness),
-        encoder=_maybe(folder, open_encoder),
+        encoder=_maybe(folder, lambda path: open_encoder(path, device=device)),
         folder=_maybe(folder, lambda path: Path(path).expanduser().resolve()),
         vectors=_maybe(given["gene_features"], read_vectors),
         medians=_maybe(given["gene_medians"], lambda path: pd.Series(read_medians(path))),

@@ -34,6 +34,7 @@ from syncyte.tasks.encoded import embed_cached
 from syncyte.tasks.gene_run import ENCODER, hash_of, with_outputs
 from syncyte.train.sequences import fit_encoder
 
+SEQUENCES = ".sequences"  # folder of encoded windows, while a run is trained
 FEWEST_GENES = 50  # with a window, below which a note says that an adapter cannot learn much
 
 
@@ -97,6 +98,8 @@ def sequence_side(
         notes.append(f"So few genes ({int(covered.sum())}) cannot teach an adapter much: see its held-out numbers.")
     encoder: SequenceEncoder | None = asked.encoder
     report: dict[str, Any] = {"source": "given", "verdict": "not trained here", "tasks": [], "own": False}
+    if isinstance(encoder, TrainedEncoder):
+        report |= {"verdict": encoder.verdict, "tasks": [f"output {number + 1}" for number in range(encoder.tasks)]}
     if encoder is None:
         examples = _examples(config, own, name, var, asked, windows, peaks, source, order, split)
         notes.extend(examples.notes)
@@ -106,10 +109,11 @@ def sequence_side(
         notes.append(f"Sequence model ({examples.source}): {encoder.verdict}.")
     report["folder"] = str(asked.folder or run / ENCODER)
     codes = windows.fetch(asked.genome)
-    values = embed_cached(with_outputs(encoder), codes, asked.cache, batch_size=64, progress=not order.quiet)
+    cache = asked.cache or (None if report["own"] else run / SEQUENCES)  # a large encoder goes on where it broke off
+    values = embed_cached(with_outputs(encoder), codes, cache, batch_size=64, progress=not order.quiet)
     parts = gene_parts(windows)
     hashes = np.array([hash_of(one) for one in codes], dtype=np.uint64)
-    outputs = len(report["tasks"]) if report["own"] else 0
+    outputs = len(report["tasks"])
     return Side(windows.gather(values), covered, parts, windows, encoder, report, hashes, outputs)
 
 

@@ -27,7 +27,7 @@ from syncyte.models.genes import GeneModel, GeneSizes, GeneSpec
 from syncyte.objectives.genes import MaskedGenes
 from syncyte.recipes.adapter_check import held_out, retrieval
 from syncyte.recipes.base import Learn, Order, Recipe, SequenceOrder
-from syncyte.recipes.dna_side import Side, sequence_side
+from syncyte.recipes.dna_side import SEQUENCES, Side, sequence_side
 from syncyte.recipes.save import common_facts, save_run
 from syncyte.recipes.train import named_split
 from syncyte.recipes.train_genes import (
@@ -131,8 +131,8 @@ def _learn(
         arrays[MEDIANS] = medians.astype(np.float64)
         metrics = {f"adapter {key}": value for key, value in facts["adapter"].items() if isinstance(value, float)}
         save_run(run, model, {name: _kept(var, asked.starts)}, facts, arrays, about={}, metrics=metrics, tables=tables)
-        for key in config.stages:
-            shutil.rmtree(run / f".{key}", ignore_errors=True)
+        for left in (SEQUENCES, *(f".{key}" for key in config.stages)):
+            shutil.rmtree(run / left, ignore_errors=True)
 
 
 def _kept(var: pd.DataFrame, starts: pd.DataFrame | None) -> pd.DataFrame:

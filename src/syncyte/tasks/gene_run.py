@@ -136,8 +136,9 @@ class WithOutputs:
     @torch.no_grad()
     def embed(self, onehot: torch.Tensor) -> torch.Tensor:
         """Vectors and outputs of windows."""
-        vectors, answers = self.encoder.network.both(onehot)
-        return torch.cat([vectors, answers], dim=1)
+        place = next(self.encoder.network.parameters()).device
+        vectors, answers = self.encoder.network.both(onehot.to(place))
+        return torch.cat([vectors, answers], dim=1).cpu()
 
 
 def with_outputs(encoder: SequenceEncoder) -> SequenceEncoder:
@@ -169,8 +170,9 @@ def open_gene_run(trained: Trained) -> GeneRun:
     if WINDOWS in trained.tables:
         links = trained.tables[LINKS].reset_index(drop=True)
         table = trained.tables[WINDOWS].reset_index(drop=True)
-        name = model.spec.modality
-        windows = GeneWindows(table, links, trained.vocabularies[name].index, int(trained.recipe["config"]["window"]))
+        names = trained.vocabularies[model.spec.modality].index
+        length = int(table["end"].iloc[0] - table["start"].iloc[0]) if len(table) else 0
+        windows = GeneWindows(table, links, names, length)  # as long as the sequence model that was given reads
     hashes = trained.arrays.get(HASHES, np.zeros(0, dtype=np.int64)).view(np.uint64)
     medians = trained.arrays[MEDIANS].astype(np.float64)
     return GeneRun(trained, model, medians, windows, _encoder(trained) if windows is not None else None, hashes)
@@ -179,7 +181,8 @@ def open_gene_run(trained: Trained) -> GeneRun:
 def _encoder(trained: Trained) -> SequenceEncoder:
     """The sequence model of a run: in its folder, or where it was when the run was trained."""
     said = trained.recipe["encoder"]
-    encoder = open_encoder(trained.path / ENCODER if said["own"] else Path(said["folder"]))
+    folder = trained.path / ENCODER if said["own"] else Path(said["folder"])
+    encoder = open_encoder(folder, device=trained.device)
     if encoder.fingerprint != said["fingerprint"]:
         raise DataError(
             f"The sequence model in {said['folder']} is another one than the run {trained.path} was trained with. "
