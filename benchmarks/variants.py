@@ -23,6 +23,7 @@ from syncyte.genome.fasta import Genome
 from syncyte.genome.vcf import read_variants
 from syncyte.recipes.simulate_regulation import simulate_regulation, write_regulation
 from syncyte.tasks.gene_run import open_gene_run
+from syncyte.tasks.network_cells import FEWEST
 from syncyte.tasks.target_sets import all_targets, read_targets, score_targets
 from syncyte.tasks.variant_effects import pair_effects
 from syncyte.tasks.variant_tokens import alleles_of, changed_tokens
@@ -281,7 +282,7 @@ def _one(run: Any, side: Any, network: Any, variants: Any, row: int, tokens: Any
             table[gene] = token_of
             model.context(model.read(raw[few], table), network.tokens, every, head)
         carried[:, gene] = token[:, gene] = 0
-        size = _sizes(network, carried)
+        size = _sizes(network, int(gene), carried)
         place = np.flatnonzero((tokens.table["allele"] == row) & (tokens.table["gene"] == gene))[0]
         known = np.isfinite(numbers.size[place])
         if known.any() and size[known].max() > 1e-12:
@@ -289,10 +290,13 @@ def _one(run: Any, side: Any, network: Any, variants: Any, row: int, tokens: Any
     return worst
 
 
-def _sizes(network: Any, change: torch.Tensor) -> np.ndarray:
+def _sizes(network: Any, gene: int, change: torch.Tensor) -> np.ndarray:
     from syncyte.tasks.variant_effects import group_means
 
-    means = group_means(network, change.numpy()[None].astype(np.float32))[0]
+    count = np.bincount(network.unit[network.expressing(gene)], minlength=len(network.units))
+    values = change.numpy()[None].astype(np.float32)
+    values[:, count < FEWEST] = np.nan
+    means = group_means(network, values)[0]
     return np.sqrt(np.square(means).sum(axis=1) / (means.shape[1] - 1))
 
 

@@ -192,10 +192,7 @@ def variants(
         Folder that keeps encoded sequences; inside ``out`` by default.
     """
     asked, folder = locals(), Path(out)
-    _check_folder(folder, overwrite)
-    check_out(cells_out)
-    if vcf is None and edits is None and targets is None:
-        raise ConfigError("Nothing to score: give --vcf, --edits or --targets.")
+    _check(asked, folder, overwrite)
     found = _answer(asked, folder / ".work")
     write_effects(found, folder)
     if cells_out is not None:
@@ -203,11 +200,17 @@ def variants(
     return found
 
 
-def _check_folder(out: Path, overwrite: bool) -> None:
+def _check(asked: Mapping[str, Any], out: Path, overwrite: bool) -> None:
+    """Refuse at once what could not end well."""
     if out.is_file():
         raise DataError(f"--out {out} is a file; a folder is made there. Give another name.")
     if (out / MARK).exists() and not overwrite:
         raise DataError(f"{out} holds finished results. Give another folder, or --overwrite.")
+    check_out(asked["cells_out"])
+    if asked["vcf"] is None and asked["edits"] is None and asked["targets"] is None:
+        raise ConfigError("Nothing to score: give --vcf, --edits or --targets.")
+    if asked["sample"] is not None and (asked["vcf"] is None or asked["edits"] is not None):
+        raise ConfigError("--sample scores haplotypes of a --vcf: give that, and edits in a call of their own.")
 
 
 SETTINGS = ("group", "donor", "sample", "nulls", "each", "close", "shifts", "seed")  # that numbers depend on

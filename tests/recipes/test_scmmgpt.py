@@ -229,9 +229,9 @@ def test_own_texts_are_learned_from(data, tmp_path, monkeypatch):
     told.obs.loc[(told.obs["cell_type"] == "HSC").to_numpy(), "note"] = ""
     made = train_words(told, tmp_path / "RUN", text_key="note", settings=SHORT)
     ((lexis, texts),) = kept
-    assert set(made.recipe["words"]["groups"]["text"]) == set(told.obs["note"])
-    own = lexis.pieces.encode(list(lexis.groups["text"]), texts.pieces.shape[2])
-    for row, text in enumerate(lexis.groups["text"]):
+    assert set(made.recipe["words"]["groups"]["own text"]) == set(told.obs["note"])
+    own = lexis.pieces.encode(list(lexis.groups["own text"]), texts.pieces.shape[2])
+    for row, text in enumerate(lexis.groups["own text"]):
         same = (texts.pieces[row] == own[row]).all(axis=1)  # every other one is the user's
         assert list(np.flatnonzero(same)) == (list(range(0, len(same), 2)) if text else [])
     with pytest.raises(DataError, match=r"Unknown obs column 'ntoe'\. Did you mean 'note'"):

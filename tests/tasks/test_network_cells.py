@@ -107,11 +107,16 @@ def test_there_and_back_are_mirror_images_where_the_value_is_kept(way: tuple[Net
     assert there.own == pytest.approx(-back.own, abs=1e-5)
 
 
-def test_the_own_value_there_and_back(network: NetworkCells):
-    # with the value moved, the way back starts from the value that was observed: only the gene itself is a mirror image
+@pytest.mark.parametrize("how", [{}, {"carried": True}])
+def test_there_and_back_are_mirror_images_where_the_value_moves(way: tuple[NetworkCells, dict], how: dict):
+    network, options = way
     one, other = network.tokens[GENE], tokens(network)[0]
-    there, back = network.respond(GENE, other[None], one), network.respond(GENE, one[None], other)
-    assert there.own == pytest.approx(-back.own, abs=1e-5)
+    there = network.respond(GENE, other[None], one, **how, **options)
+    back = network.respond(GENE, one[None], other, **how, **options)
+    assert np.abs(there.change).max() > 0
+    assert there.own == pytest.approx(-back.own, abs=1e-6)
+    assert there.change == pytest.approx(-back.change, rel=1e-5, abs=1e-6)
+    assert there.shift == pytest.approx(back.shift, rel=1e-3, abs=1e-5)
 
 
 def test_the_gene_itself_is_not_among_the_others(way: tuple[NetworkCells, dict]):

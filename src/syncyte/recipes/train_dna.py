@@ -42,8 +42,10 @@ from syncyte.recipes.train_genes import (
 from syncyte.tasks.gene_run import HASHES, LINKS, MEDIANS, WINDOWS
 from syncyte.train.distributed import Worker
 from syncyte.train.loop import FitReport, fit
+from syncyte.types import Batch
 
 HELD_OUT, MOST_HELD = 0.05, 1_000
+JUDGED = 512  # cells held out that adapted tokens are compared with static ones on
 ENSEMBL = r"ENS[A-Z]*G\d"
 
 
@@ -127,6 +129,7 @@ def _learn(
         config = config.model_copy(update={"stages": {**config.stages, "adapter": learns}})
     last = _fit(model, ["adapter"], config, own, name, split, reader, order, run, worker)
     if worker.rank == 0:
+        side.report["adapter"] |= beside_static(model, reader, split, config, order.seed)
         facts, arrays, tables = _facts(config, model, side, own, split, [first, last], notes, order)
         arrays[MEDIANS] = medians.astype(np.float64)
         metrics = {f"adapter {key}": value for key, value in facts["adapter"].items() if isinstance(value, float)}
@@ -240,6 +243,29 @@ def adapted_model(network: GeneModel, spec: GeneSpec, config: GeneRecipe, side: 
         side.report["adapter"] = {}
         notes.append("Too few genes with a vector to fit an adapter: tokens stay as good as static.")
     return model.to(network.table.device)
+
+
+@torch.no_grad()
+def beside_static(
+    model: GeneModel, reader: GeneReader, split: Split, config: GeneRecipe, seed: int
+) -> dict[str, float]:
+    """Masked loss of cells held out, with tokens as they are adapted and with static ones."""
+    assert model.adapter is not None
+    rows = (split.validation if len(split.validation) else split.train)[:JUDGED]
+    objective = MaskedGenes(reader, ratio=config.ratio, asked=config.asked)
+    place, mode = model.table.device, model.adapter.mode
+    model.eval()
+    found = {}
+    for name, way in (("masked loss adapted", mode), ("masked loss static", "static")):
+        model.adapter.mode = way
+        generator = torch.Generator(place).manual_seed(seed)
+        parts = [
+            float(objective(model, Batch({}, {}, {}, torch.from_numpy(rows[begin : begin + 64])), generator).total)
+            for begin in range(0, len(rows), 64)
+        ]
+        found[name] = float(np.mean(parts))
+    model.adapter.mode = mode
+    return found
 
 
 def _ridge(penalty: float) -> Any:

@@ -28,6 +28,7 @@ from syncyte.recipes.word_types import COLUMNS, Known, WordsConfig, choose_colum
 from syncyte.words.captions import Caption, Facts, wordings, write_captions
 from syncyte.words.markers import MarkerTable
 from syncyte.words.pieces import MOST_LETTERS, Pieces, encode_grams
+from syncyte.words.said_fields import OWN
 from syncyte.words.spoken import FIELDS, MARKS, draw_slots, write_spoken
 
 MOST_GROUPS, MOST_TEXTS = 3_000, 200_000  # groups of cells, and texts of all of them
@@ -82,7 +83,7 @@ def read_lexis(
     columns = choose_columns(config, cells.obs, label_key)
     table = pd.DataFrame({name: _clean(cells.obs[column]) for name, column in columns.items()})
     if text_key is not None:
-        table["text"] = [text[:MOST_LETTERS] for text in _clean(cells.column(text_key))]
+        table[OWN] = [text[:MOST_LETTERS] for text in _clean(cells.column(text_key))]
     values = {name: sorted(set(table[name].iloc[train]) - {""}) for name in columns}
     if len(values["type"]) < 2:
         raise DataError(
@@ -97,7 +98,7 @@ def read_lexis(
     known = Known(ontology, markers, matches)
     facts = _facts(groups, known, group, cells, name, train, seed)
     texts = [caption.text for caption in _captions(facts, known, 8, config.drop, seed)]
-    texts += [] if text_key is None else list(groups["text"])
+    texts += [] if text_key is None else list(groups[OWN])
     texts += [] if ontology is None else _ontology_texts(ontology)
     pieces = Pieces.learn(texts, config.pieces, MARKS)
     return Lexis(columns, values, known, pieces, groups, group, tuple(facts))
@@ -108,8 +109,8 @@ def write_texts(config: WordsConfig, lexis: Lexis, seed: int, reader: TextModel 
     count = max(4, min(config.texts, MOST_TEXTS // max(len(lexis.facts), 1)))
     captions = _captions(lexis.facts, lexis.known, count, config.drop, seed)
     read = [caption.text for caption in captions]
-    if "text" in lexis.groups:
-        for row, text in enumerate(lexis.groups["text"]):
+    if OWN in lexis.groups:
+        for row, text in enumerate(lexis.groups[OWN]):
             for place in range(0, count, 2) if text else ():
                 read[row * count + place] = text
     for row, label in enumerate(lexis.groups["type"]):  # the user's own spelling

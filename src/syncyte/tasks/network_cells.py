@@ -140,7 +140,7 @@ class NetworkCells:
         kept
             Leave the gene's value where it is: the token alone acts.
         carried
-            Read the cell with the token it had: the gene's moved value alone acts.
+            Read the cell with the run's own token: the gene's moved value alone acts.
         shifts
             Compare contextual embeddings too, which is most of the work; NaN without.
         again
@@ -151,6 +151,7 @@ class NetworkCells:
         at = torch.from_numpy(chosen)
         own, amount, moved = self._own(gene, at, tokens, before, kept)
         if carried:
+            before = self.tokens[gene]
             tokens = before.expand_as(tokens)
         if self.model.backbone is None and not again:
             change, shift = self._sum_again(gene, at, tokens, before, amount, moved, shifts)
@@ -178,22 +179,28 @@ class NetworkCells:
         return (raw - self.model.mean[gene]) / self.model.sd[gene]
 
     def _own(self, gene: int, at: Tensor, tokens: Tensor, before: Tensor, kept: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Change of the gene's own value ``(v, c)``, its standardised amount ``(c,)`` and the moved one ``(v, c)``."""
+        """Change of the gene's own value ``(v, c)``, its standardised amount ``(c,)`` and the moved one ``(v, c)``.
+
+        Cells were measured with the run's own token: under another, a value is the measured one plus the difference of
+        the two predictions. So the way from one token to another is the mirror image of the way back.
+        """
         model = self.model
         amount = self._column(gene, at)
         others = self.read[at] - amount[:, None] * self.coordinates[gene]
-        both = torch.cat([before[None], tokens])
-        place, level = model.split(both)
+        every = torch.cat([self.tokens[gene][None], before[None], tokens])
+        place, level = model.split(every)
         head = place if model.output is None else model.output[gene].expand_as(place)
         value = level[:, None] + model.spread[gene] * ((head * model.mix) @ others.T)
-        own = value[1:] - value[0]
-        same = (tokens == before).all(dim=1)
-        own = torch.where(same[:, None], torch.zeros_like(own), own)
+        moved = torch.where((every == every[0]).all(dim=1)[:, None], torch.zeros_like(value), value - value[0])[1:]
+        same = (tokens == before).all(dim=1)[:, None]
+        moved = torch.cat([moved[:1], torch.where(same, moved[:1].expand_as(moved[1:]), moved[1:])])
+        own = moved[1:] - moved[0]
         if kept:
             return own, amount, amount.expand_as(own)
         now = _column(self.values, gene)[at.numpy()]
-        step = self.places.step(gene, at.numpy(), now, own.cpu().numpy(), self.total)
-        return own, amount, amount + torch.from_numpy(step).to(own) / model.sd[gene]
+        step = self.places.step(gene, at.numpy(), now, moved.cpu().numpy(), self.total)
+        amounts = amount + torch.from_numpy(step).to(own) / model.sd[gene]
+        return own, amounts[0], amounts[1:]
 
     def _sum_again(
         self,
@@ -239,9 +246,9 @@ class NetworkCells:
         return torch.from_numpy(np.flatnonzero(unit.groupby(unit).cumcount() < SHIFTED))
 
     def _standing(self, gene: int, at: Tensor, before: Tensor, amount: Tensor) -> Tensor:
-        """What the cells are read as with ``before`` for the gene's token."""
-        own = self.model.split(before[None])[0] - self.coordinates[gene]
-        return self.read[at] + amount[:, None] * own
+        """What the cells are read as with ``before`` for the gene's token and ``amount`` for its amount."""
+        own = self._column(gene, at)[:, None] * self.coordinates[gene]
+        return self.read[at] + amount[:, None] * self.model.split(before[None])[0] - own
 
     def _length(self, now: Tensor, others: Tensor, square: Tensor) -> Tensor:
         """Squared length of every gene's contextual embedding, its own amount taken out of the sum."""

@@ -26,7 +26,7 @@ from syncyte.tasks.word_run import WordRun
 from syncyte.words.captions import with_article
 from syncyte.words.matching import Names
 from syncyte.words.query import parse_query
-from syncyte.words.said_fields import settle_fields
+from syncyte.words.said_fields import OWN, settle_fields
 
 UNLIKE = 0.5  # cosine to every text of training below which a text is strange to the run
 HALF = 0.5  # time at which paths from neighbours begin
@@ -75,7 +75,7 @@ def plan_said(trained: Trained, texts: Sequence[str], n: int, how: Sampling, see
 def settle_texts(run: WordRun, texts: Sequence[str]) -> tuple[list[str], list[str]]:
     """Texts in the words the run was trained on, as far as conditions and other fields go, and notes."""
     names, labels = Names(run.terms), {label.lower() for label in run.labels}
-    spoken = [*run.labels, *dict.fromkeys(run.facts["groups"].get("text", ()))]
+    spoken = [*run.labels, *dict.fromkeys(run.facts["groups"].get(OWN, ()))]
 
     def known(text: str) -> bool:
         return text.lower() in labels or names(text) is not None

@@ -238,7 +238,8 @@ def _table(
     if not len(table):
         return pd.DataFrame(columns=list(COLUMNS))
     order = [name for name in COLUMNS if name in table] + [name for name in table if name not in COLUMNS]
-    return table[order].sort_values("record", kind="stable", ignore_index=True)
+    keys = [name for name in ("record", "variant", "gene", "group") if name in table]
+    return table[order].sort_values(keys, kind="stable", ignore_index=True)
 
 
 COLUMNS = (

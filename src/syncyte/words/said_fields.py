@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from syncyte.words.captions import parse_caption
 from syncyte.words.query import COMMON
 
+OWN = "own text"  # column of texts that users gave, beside the fields
 FIELDS = ("tissue", "disease", "stage", "condition")
 CONTROL = frozenset(  # how data sets call cells to which nothing was done, without signs between letters
     re.findall(
