@@ -71,7 +71,7 @@ def test_a_run_of_another_recipe_is_refused(ask_variants, tiny_data, tmp_path: P
         ({"vcf": None}, "Nothing to score"),
         ({"sample": "nobody"}, "nobody"),
         ({"vcf": None, "edits": "chr1:5=what"}, "is no edit"),
-        ({"vcf": None, "edits": "chr1:100-120=delete", "sample": "phased"}, "no genotypes"),
+        ({"vcf": None, "edits": "chr1:100-120=delete", "sample": "phased"}, "edits in a call of their own"),
     ],
     ids=["nothing", "unknown sample", "no edit", "sample of edits"],
 )
