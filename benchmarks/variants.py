@@ -231,7 +231,9 @@ def speed(args: argparse.Namespace) -> str:
         },
         {"way": f"a loop over variants ({args.naive} timed)", "seconds": round(loop, 1)},
         {"way": "ratio", "seconds": round(loop / ours, 1)},
-        {"way": "largest relative difference of numbers", "seconds": float(np.max(errors))},
+        {"way": "largest relative difference of own changes", "seconds": float(max(one[0] for one in errors))},
+        {"way": "median relative difference of sizes", "seconds": float(np.median([one[1] for one in errors]))},
+        {"way": "largest (ranks move in steps, by rounding too)", "seconds": float(max(one[1] for one in errors))},
     ]
     return _table(pd.DataFrame(rows))
 
@@ -252,11 +254,11 @@ def _many(made: Any, run: Any, genome: Genome, genes: int, each: int) -> str:
 
 
 @torch.no_grad()
-def _one(run: Any, side: Any, network: Any, variants: Any, row: int, tokens: Any, numbers: Any) -> float:
+def _one(run: Any, side: Any, network: Any, variants: Any, row: int, tokens: Any, numbers: Any) -> tuple[float, float]:
     """One variant by itself: both windows encoded, the cells read with REF and with ALT; how far numbers differ."""
     model = run.model
     alone = changed_tokens(model, side, alleles_of(variants.take([row])))
-    worst = 0.0
+    worst = own_error = 0.0
     for pair, gene in enumerate(alone.table["gene"]):
         at = torch.from_numpy(network.expressing(int(gene)))
         if not len(at):
@@ -264,7 +266,7 @@ def _one(run: Any, side: Any, network: Any, variants: Any, row: int, tokens: Any
         raw = torch.from_numpy(network.amount[at.numpy()].toarray())
         units, every = network._weights(at), torch.arange(model.spec.features)
         head, few = network.head, network._first(at)
-        _, amount, moved = network._own(int(gene), at, alone.alternate[pair][None], alone.reference[pair], False)
+        own, amount, moved = network._own(int(gene), at, alone.alternate[pair][None], alone.reference[pair], False)
 
         def seen(token: torch.Tensor, scaled: torch.Tensor, raw=raw, gene=gene, head=head) -> torch.Tensor:
             table, cells = network.tokens.clone(), raw.clone()
@@ -287,7 +289,10 @@ def _one(run: Any, side: Any, network: Any, variants: Any, row: int, tokens: Any
         known = np.isfinite(numbers.size[place])
         if known.any() and size[known].max() > 1e-12:
             worst = max(worst, float(np.max(np.abs(size[known] - numbers.size[place][known])) / size[known].max()))
-    return worst
+            means, kept = (own @ units.T)[0].numpy(), np.isfinite(numbers.own[place])
+            gap = np.abs(means[kept] - numbers.own[place][kept]).max()
+            own_error = max(own_error, float(gap / np.abs(means[kept]).max()))
+    return own_error, worst
 
 
 def _sizes(network: Any, gene: int, change: torch.Tensor) -> np.ndarray:
