@@ -135,7 +135,7 @@ def targets(args: argparse.Namespace) -> str:
     """Known targets ranked in real cells by edits that need no sequence."""
     with tempfile.TemporaryDirectory() as name:
         cells = open_data(args.cells)
-        genes = cells.part(cells.modalities[0]).features
+        genes = cells.part("rna").features
         blank = pd.DataFrame(np.random.default_rng(0).normal(size=(len(genes), 4)), index=genes)
         run = syncyte.train(
             "bio_dta",
