@@ -161,3 +161,23 @@ def test_real_variants_are_matched_quickly(real, tmp_path):
         assert item.missing == 0 and item.relaxed["exact"] > 40
         frame = windows(source.table, 20_000)
         assert item.variants.table["start"].between(frame["start"].min(), frame["end"].max()).all()
+
+
+@pytest.mark.parametrize("kind", ["shuffle", "motif"])
+def test_a_short_shuffle_is_tried_again_until_it_changes_something(source, kind, monkeypatch):
+    ref = TEXT[10_040:10_047]
+    alt = ref[0] + ref[1:-1][::-1] + ref[-1]
+    found = matched_variants(source, one(10_040, ref, alt, kind), 0, 10_000, "+", n=60)
+    monkeypatch.setattr("syncyte.genome.matched.TRIES", 1)
+    once = matched_variants(source, one(10_040, ref, alt, kind), 0, 10_000, "+", n=60)
+    assert len(found.draws) > len(once.draws) + 5
+    assert len(found.draws) > 40, "some short runs of bases have no other order"
+
+
+def test_bases_between_lost_motifs_stay(source):
+    ref = TEXT[10_020:10_060]
+    alt = ref[:6][::-1] + ref[6:34] + ref[34:][::-1]
+    found = matched_variants(source, one(10_020, ref, alt, "motif"), 0, 10_000, "+", n=40)
+    assert (found.variants.table["ref"].str.len() > 34).any()
+    for ref_made, alt_made in found.variants.table[["ref", "alt"]].itertuples(index=False):
+        assert sum(a != b for a, b in zip(ref_made, alt_made, strict=True)) <= 12

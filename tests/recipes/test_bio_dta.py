@@ -53,6 +53,8 @@ def test_openness_of_the_same_cells_is_learned(dna_run: GeneRun):
     adapter = recipe["adapter"]
     assert adapter["sequence low"] <= adapter["sequence"] <= adapter["sequence high"]
     assert adapter["permuted genes"] == pytest.approx(0.5, abs=0.12)
+    assert 0 < adapter["unseen genes"] < adapter["genes"]
+    assert 0 <= adapter["unseen sequence low"] <= adapter["unseen sequence"] <= adapter["unseen sequence high"] <= 1
     assert {"mean expression", "first", "explained", "share"} <= set(adapter)
 
 

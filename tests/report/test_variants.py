@@ -75,6 +75,7 @@ def test_the_page_has_all_parts_and_the_limits_last_but_the_facts():
     ("encoder", "outcome", "words"),
     [
         ({"own": True, "verdict": "beats GC content and short words"}, "ahead", "beats GC"),
+        ({"own": True, "verdict": "beats GC content, not k-mers"}, "behind", "not k-mers"),
         ({"own": True, "verdict": "does not beat GC content"}, "behind", "does not beat GC content"),
         ({"own": False, "verdict": "not trained here"}, "alone", "not trained here"),
         ({"own": True, "verdict": "beats GC content", "weak": True}, "ahead", "which is weak"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from syncyte.genome.fasta import Genome
 from syncyte.genome.variants import Variants, variants_of
 from syncyte.recipes.simulate_regulation import Regulation
 from syncyte.tasks.gene_run import GeneRun
-from syncyte.tasks.variant_nulls import KINDS, Null, _chosen, classes, random_effects
+from syncyte.tasks.variant_nulls import KINDS, Null, _chosen, _nearest_starts, classes, random_effects
 
 
 def row(ref: str, alt: str, kind: str, chrom: str = "chr1", start: int = 100) -> dict[str, object]:
@@ -102,3 +103,10 @@ def test_draws_change_the_gene_they_fell_at(drawn: tuple[Null, Variants]):
     assert (null.tokens.reference != null.tokens.alternate).any(dim=1).all()
     assert np.isfinite(null.effects.size).all()
     assert null.draws["gene"].nunique() > 5, "draws are spread over genes"
+
+
+def test_a_variant_is_seen_from_the_nearest_start_of_its_gene():
+    table = pd.DataFrame({"anchor": [100, 9_000, 500, 8_990]})
+    links = pd.DataFrame({"gene": [0, 0, 1, 0], "window": [0, 1, 2, 3], "slot": ["start", "start", "start", "peaks"]})
+    side = SimpleNamespace(windows=SimpleNamespace(links=links, table=table))
+    assert _nearest_starts(side, np.array([0, 0, 1]), np.array([8_000, 200, 8_990])).tolist() == [1, 0, 2]

@@ -13,7 +13,7 @@ from tests.tiny_dna import gene_model
 
 from syncyte.genome.gene_windows import gene_windows, match_starts
 from syncyte.genome.sequence import reverse_complement, to_codes, to_text
-from syncyte.tasks.variant_tokens import Allele, SequenceSide, Tokens, changed_tokens
+from syncyte.tasks.variant_tokens import Allele, SequenceSide, Tokens, _apart, changed_tokens
 
 LENGTH, WIDTH = 40, 5
 GENES = pd.Index(["PLUS", "MINUS", "FAR", "NONE"])
@@ -208,3 +208,12 @@ def test_genes_of_a_real_run_that_are_hit_lie_near(dna_run, dna_files, dna_world
     assert set(dna_run.genes[found.table["gene"]]) <= near
     assert found.tracks.shape[1] == 3
     assert torch.equal(found.reference, dna_run.model.tokens()[found.table["gene"].to_numpy()])
+
+
+def test_distances_are_to_the_nearest_base_on_either_strand():
+    begin, size = np.array([10, -30, -5, 4, -6, 10, 4, -4]), np.array([3, 5, 20, 1, 3, 0, 3, 4])
+    plus = _apart(begin, size, np.ones(8, dtype=np.int64))
+    assert plus.tolist() == [10, -26, 0, 4, -4, 10, 4, -1]
+    minus = _apart(begin, size, -np.ones(8, dtype=np.int64))
+    # an insertion before the base at 10 comes, read from the other side, before the base at 9
+    assert minus.tolist() == [-10, 26, 0, -4, 4, -9, -4, 1]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from tests.tiny import cells_of
@@ -13,7 +14,8 @@ from tests.tiny_dna import write_vcf
 
 from syncyte.errors import DataError
 from syncyte.genome.fasta import Genome
-from syncyte.genome.variants import Variants
+from syncyte.genome.sequence import to_text
+from syncyte.genome.variants import Variants, variants_of
 from syncyte.genome.vcf import read_variants
 from syncyte.recipes.simulate_regulation import Regulation
 from syncyte.tasks.gene_run import GeneRun
@@ -175,3 +177,42 @@ def test_more_cells_than_are_drawn_are_told(ask: Any, monkeypatch: pytest.Monkey
     monkeypatch.setattr("syncyte.tasks.network_cells.POOL", 20)
     found = ask(nulls=0)
     assert any(note.startswith("180 of 400 cells were drawn") for note in found.notes)
+
+
+def test_the_order_of_the_file_changes_nothing(found: VariantEffects, ask: Any, given: Variants):
+    turned = ask(variants=given.take(np.arange(len(given))[::-1])).effects
+    keys = ["variant", "gene", "group"]
+    numbers = ["cis_p", "cis_p_all", "trans_p", "null_draws"]
+    first, second = (table.sort_values(keys, ignore_index=True)[[*keys, *numbers]] for table in (found.effects, turned))
+    assert first["cis_p"].notna().any()
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_a_change_longer_than_a_window_has_no_p_and_stops_nobody(
+    ask: Any, given: Variants, dna_world: Regulation, dna_run: GeneRun, genome: Genome
+):
+    start = dna_world.tss.set_index("symbol").loc["TF1"]
+    begin, length = int(start["tss"]) - 100, dna_run.windows.length + 1
+    ref = to_text(genome.fetch(start["chrom"], begin, begin + length))
+    row = {"variant": "long", "record": 99, "chrom": start["chrom"], "start": begin, "ref": ref, "alt": ""}
+    long = {**row, "kind": "deletion", "status": "ok", "reason": ""}
+    found = ask(variants=variants_of([*given.table.to_dict("records"), long]))
+    own = found.effects[found.effects["variant"] == "long"]
+    assert (own["status"] == "scored").any()
+    assert own.loc[own["status"] == "scored", "cis_p"].isna().all()
+    assert found.effects["cis_p"].notna().any()
+    assert any("1 alleles change more bases than a window holds" in note for note in found.notes)
+
+
+def test_cells_without_a_donor_are_told_or_refused(
+    dna_run: GeneRun, dna_world: Regulation, genome: Genome, given: Variants
+):
+    data = dna_world.cells["rna"].copy()
+    donor = dna_world.cells.obs["donor"].astype(object)
+    data.obs = dna_world.cells.obs.assign(some=donor.where(donor != "donor_1"), blank=np.nan)
+    lost = int((donor == "donor_1").sum())
+    options = {"group": "cell_type", "nulls": 0, "shifts": False}
+    found = variant_effects(dna_run, given, genome, cells_of(data), donor="some", **options)
+    assert any(f"{lost} of {len(data)} cells have no value in 'cell_type' or 'some'" in note for note in found.notes)
+    with pytest.raises(DataError, match="No cell has a donor in 'blank'"):
+        variant_effects(dna_run, given, genome, cells_of(data), donor="blank", **options)

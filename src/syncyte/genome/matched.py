@@ -6,7 +6,7 @@ step by step (``LEVELS``), and each row says by how much.
 
 What is put in: a single or several exchanged bases keep which of them are transitions; deletions take the bases there;
 inserted and replacing bases are the given ones in another order, in the gene's direction; duplications double the bases
-there; shuffles shuffle what is there.
+there; shuffles shuffle what is there, and lost motifs the bases at like places.
 
 Leaves out scores and p-values.
 """
@@ -27,6 +27,7 @@ from syncyte.genome.sequence import UNKNOWN, dinucleotide_shuffle, reverse_compl
 from syncyte.genome.tss import fetch_windows, windows
 from syncyte.genome.variants import Variants, variants_of
 
+TRIES = 20  # orders of bases, until one differs
 FLANK = 25  # bases at both sides whose GC share is matched
 EDGES = np.array([0, 25, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000, 1_000_000])
 # name: bins of distance that may differ (None: any), either side, difference of GC shares, CpG state kept
@@ -350,7 +351,14 @@ def _made(kind: str, here: np.ndarray, old: np.ndarray, new: np.ndarray, rng: np
     if kind == "duplication":
         return here
     if kind in _SHUFFLED and len(old) == len(new):
-        return dinucleotide_shuffle(here, rng) if len(here) > 3 else rng.permutation(here)
+        some = old != new if kind == "motif" else np.ones(len(here), dtype=bool)  # between motifs nothing is changed
+        made = here.copy()
+        for _ in range(TRIES):  # short bases often come back as they were
+            whole = kind != "motif" and len(here) > 3
+            made[some] = dinucleotide_shuffle(here, rng) if whole else rng.permutation(here[some])
+            if (made != here).any():
+                break
+        return made
     if kind in ("snv", "mnv"):
         step = old ^ new  # of the codes 0 to 3: 0 the same base, 2 a transition, 1 and 3 transversions
         return here ^ np.where(step % 2 == 1, 1 + 2 * rng.integers(0, 2, len(step)), step).astype(np.uint8)

@@ -46,6 +46,7 @@ from syncyte.types import Batch
 
 HELD_OUT, MOST_HELD = 0.05, 1_000
 JUDGED = 512  # cells held out that adapted tokens are compared with static ones on
+STRICT = ("sequence", "sequence low", "sequence high", "permuted genes", "mean expression", "genes")
 ENSEMBL = r"ENS[A-Z]*G\d"
 
 
@@ -236,6 +237,10 @@ def adapted_model(network: GeneModel, spec: GeneSpec, config: GeneRecipe, side: 
         side.report["adapter"] = fitted
         predicted, fold = held_out(vectors / scale, tokens[some], side.parts[some], _ridge(fitted["penalty"]))
         side.report["adapter"] |= retrieval(predicted, tokens[some], fold)
+        never = unseen(side, some)
+        if never.any():
+            strict = retrieval(predicted[never], tokens[some][never], fold[never])
+            side.report["adapter"] |= {f"unseen {key}": strict[key] for key in STRICT if key in strict}
         if len(fitted["weights"]) > 2 and not any(fitted["weights"][2:]) and side.windows is not None:
             side.pruned = side.without(1)
             notes.append("Peaks near genes told nothing about genes of chromosomes left out: only starts are read.")
@@ -266,6 +271,15 @@ def beside_static(
         found[name] = float(np.mean(parts))
     model.adapter.mode = mode
     return found
+
+
+def unseen(side: Side, genes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which genes lie on chromosomes that neither taught nor stopped the sequence model; none where that is not known.
+
+    Stretches of a chromosome do not count: those of genes and those of regions have other ends.
+    """
+    reported = [part for part in side.report.get("training", {}).get("test", ()) if " part " not in part]
+    return np.isin(side.parts[genes].astype(str), reported)
 
 
 def _ridge(penalty: float) -> Any:

@@ -41,7 +41,7 @@ def _summary(found: VariantEffects, encoder: dict[str, Any]) -> Section:
     words = [f"Sequence model ({encoder.get('source', 'given')}): {verdict}."]
     if encoder.get("weak"):
         words.append("It learned expression from starts alone, which is weak: read effects as hints.")
-    outcome = "ahead" if verdict.startswith(GOOD) else "behind"
+    outcome = "ahead" if verdict.startswith(GOOD) and ", not " not in verdict else "behind"
     verdicts = [Verdict(words[0], outcome if encoder.get("own") else "alone")]  # type: ignore[arg-type]
     return Section("Summary", text=[*words, *found.notes], metrics=found.metrics, verdicts=verdicts)
 

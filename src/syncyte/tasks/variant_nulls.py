@@ -65,6 +65,14 @@ def classes(variants: Variants, rows: NDArray[np.int64]) -> NDArray:
     return np.array([f"{kind} {2**two}" for kind, two in zip(kinds, power)], dtype=object)
 
 
+def changed_bases(variants: Variants, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Bases that each variant changes; one that changes more than a window holds has no random variants."""
+    table = variants.table.iloc[rows]
+    twice = (table["kind"] == "duplication").to_numpy()
+    lengths = (table[name].str.len().to_numpy(dtype=np.int64) for name in ("alt", "ref"))
+    return np.where(twice, *lengths)
+
+
 def random_effects(
     model: GeneModel,
     side: SequenceSide,
@@ -87,15 +95,14 @@ def random_effects(
         Draws for one variant.
     """
     starts = _starts(side, cells)
+    tested = tested[changed_bases(variants, tested["row"].to_numpy()) <= side.windows.length]
     if each < 1 or not len(tested) or not len(starts):
         return None
     source = background(side.genome, starts, side.windows.length)
     parts, drawn = [], []
     relaxed: dict[str, int] = {}
-    for position, one in enumerate(_chosen(tested).itertuples(index=False)):
-        found = matched_variants(
-            source, variants, int(one.row), int(one.tss), str(one.strand), n=each, seed=seed + position
-        )
+    for one in _chosen(tested).itertuples(index=False):  # the variant decides what is drawn, not its place in the file
+        found = matched_variants(source, variants, int(one.row), int(one.tss), str(one.strand), n=each, seed=seed)
         gene = source.table["gene"].to_numpy()[found.draws["window"].to_numpy()]
         rows = found.draws.assign(gene=gene, for_distance=one.distance, like=one.row)
         parts.append(rows.assign(**{"class": one[tested.columns.get_loc("class")]}))
@@ -109,6 +116,39 @@ def random_effects(
     kept = _only(tokens, np.flatnonzero(own))
     effects = pair_effects(cells, kept, shifts=shifts, quiet=quiet)
     return Null(draws.iloc[kept.table["allele"]].reset_index(drop=True), kept, effects, relaxed)
+
+
+def tested_pairs(variants: Variants, tokens: Tokens, numbers: Effects, side: SequenceSide) -> pd.DataFrame:
+    """Variants that do something, each with the gene whose start is nearest."""
+    table = tokens.table
+    some = (table["windows"].to_numpy() > 0) & np.isfinite(numbers.size).any(axis=1)
+    frame = table[some]
+    frame = frame.assign(gap=frame["tss_distance"].abs()).sort_values(["allele", "gap"], kind="stable")
+    frame = frame.drop_duplicates("allele")
+    rows = variants.usable[frame["allele"].to_numpy()]
+    begin = variants.table["start"].to_numpy()[rows]
+    windows = side.windows.table.iloc[_nearest_starts(side, frame["gene"].to_numpy(), begin)]
+    found = pd.DataFrame(
+        {
+            "row": rows,
+            "class": classes(variants, rows),
+            "distance": frame["tss_distance"].to_numpy(),
+            "tss": windows["anchor"].to_numpy(),
+            "strand": windows["strand"].to_numpy(),
+        }
+    )
+    named = variants.table.iloc[rows][["chrom", "start", "ref", "alt"]].reset_index(drop=True)
+    order = named.sort_values(list(named)).index  # whatever the order of the file
+    return found.iloc[order].reset_index(drop=True)
+
+
+def _nearest_starts(side: SequenceSide, genes: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Window of the start of each gene that is nearest to a place."""
+    links = side.windows.links[(side.windows.links["slot"] == SLOTS[0]).to_numpy()]
+    anchors = side.windows.table["anchor"].to_numpy()
+    own = {int(gene): some.to_numpy() for gene, some in links.groupby("gene")["window"]}
+    near = [own[gene][np.abs(anchors[own[gene]] - place).argmin()] for gene, place in zip(genes.tolist(), places)]
+    return np.array(near, dtype=np.int64)
 
 
 def _only(tokens: Tokens, rows: NDArray[np.int64]) -> Tokens:

@@ -45,8 +45,9 @@ class Tokens:
     Attributes
     ----------
     table
-        ``allele``, ``gene`` (positions), ``tss_distance`` (bases from the nearest start to the first change, in the
-        gene's direction), ``windows`` (how many changed), ``slot`` (``start``, ``peaks`` or both), ``tss_deleted``.
+        ``allele``, ``gene`` (positions), ``tss_distance`` (bases from the nearest start to the nearest base
+        of the first change, in the gene's direction), ``windows`` (how many changed), ``slot`` (``start``,
+        ``peaks`` or both), ``tss_deleted``.
     reference, alternate
         ``(p, w)`` tokens before and after.
     tracks
@@ -185,11 +186,12 @@ def _pair_table(
 ) -> pd.DataFrame:
     """What is known of each pair of allele and gene."""
     links, table = side.windows.links, side.windows.table
-    first = np.array([one.changes[0][0] if one.changes else 0 for one in alleles], dtype=np.int64)
+    places = [(one.changes[0][0], len(one.changes[0][1])) if one.changes else (0, 1) for one in alleles]
+    first, size = np.array(places, dtype=np.int64).reshape(-1, 2)[pairs[pair, 0]].T
     anchor = table["anchor"].to_numpy()[window]
     sign = np.where(table["strand"].to_numpy()[window] == "-", -1, 1)
     start = (links["slot"] == SLOTS[0]).to_numpy()[link]
-    distance = np.where(start, (first[pairs[pair, 0]] - anchor) * sign, links["distance"].to_numpy()[link])
+    distance = np.where(start, _apart(first - anchor, size, sign), links["distance"].to_numpy()[link])
     frame = pd.DataFrame({"pair": pair, "distance": distance, "start": start, "differs": differs})
     nearest = frame.assign(size=frame["distance"].abs() + ~frame["start"] * 10**9)
     nearest = nearest.sort_values(["pair", "size"]).drop_duplicates("pair")
@@ -209,6 +211,13 @@ def _pair_table(
             "tss_deleted": np.array(gone, dtype=bool),
         }
     )
+
+
+def _apart(begin: NDArray[np.int64], size: NDArray[np.int64], sign: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Signed bases from a start to the nearest base of a change, 0 where it lies across; an insertion is before one."""
+    low = np.where(sign < 0, -(begin + size - 1), begin)
+    high = np.maximum(low, low + size - 1)
+    return np.where(low > 0, low, np.minimum(high, 0))
 
 
 def _deletes_start(side: SequenceSide, allele: Allele, gene: int) -> bool:

@@ -24,7 +24,7 @@ from syncyte.tasks.gene_run import GeneRun
 from syncyte.tasks.network_cells import NetworkCells
 from syncyte.tasks.result import Result
 from syncyte.tasks.variant_effects import NAMED, Effects, pair_effects
-from syncyte.tasks.variant_nulls import Null, classes, random_effects
+from syncyte.tasks.variant_nulls import Null, classes, random_effects, tested_pairs
 from syncyte.tasks.variant_people import diploid_tokens
 from syncyte.tasks.variant_tests import adjusted, empirical, over_donors
 from syncyte.tasks.variant_tokens import SequenceSide, Tokens, alleles_of, changed_tokens
@@ -137,14 +137,21 @@ def variant_effects(
         variants, tokens, said = diploid_tokens(run.model, side, variants, sample, seed)
         notes, nulls = [*notes, *said], 0
     numbers = pair_effects(network, tokens, keep=keep, shifts=shifts, quiet=quiet)
-    tested = _tested(variants, tokens, numbers, side)
+    tested = tested_pairs(variants, tokens, numbers, side)
     null = random_effects(run.model, side, network, variants, tested, each=nulls, seed=seed, quiet=quiet, shifts=shifts)
     whole = over_groups(variants, tokens, numbers, null)
     table = _table(run, variants, tokens, numbers, network, null, side, whole)
     metrics = _metrics(variants, tokens, numbers, table, null)
+    notes += _unlike(table) if nulls and len(tested) else []
     return VariantEffects(
         table, {}, metrics, notes, {}, variants, tokens, numbers, null, network, side, whole, cells.names
     )
+
+
+def _unlike(table: pd.DataFrame) -> list[str]:
+    """What to say of scored alleles that no random variant is like."""
+    bare = table.loc[(table["status"] == "scored") & (table["null_draws"] == 0), "variant"].nunique()
+    return [f"{bare:,} alleles change more bases than a window holds: no random variants, so no p."] if bare else []
 
 
 def own_sizes(numbers: Effects) -> NDArray[np.float64]:
@@ -175,6 +182,9 @@ def network_cells(
     donors = aligned.column(donor) if donor else pd.Series("all", index=aligned.names)
     if not groups.notna().any():
         raise DataError(f"No cell has a value in {group!r}. Give a column of groups that is filled.")
+    known = int((groups.notna() & donors.notna()).sum())
+    if not known:
+        raise DataError(f"No cell has a donor in {donor!r} and a group. Give a column of donors that is filled.")
     network = NetworkCells(run.model, aligned, groups, donors, run.medians, seed=seed, each=each)
     notes = []
     lost = int((~run.genes.isin(cells.part(run.model.spec.modality).features)).sum())
@@ -185,31 +195,13 @@ def network_cells(
             "One donor: numbers are descriptive only, no test over donors was made"
             + ("." if donor else " (--donor names the column of donors).")
         )
+    if known < len(aligned):
+        keys = " or ".join(repr(key) for key in (group, donor) if key)
+        notes.append(f"{len(aligned) - known:,} of {len(aligned):,} cells have no value in {keys} and are left out.")
     drawn = len(network.unit)
-    if drawn < int((groups.notna() & donors.notna()).sum()):
+    if drawn < known:
         notes.append(f"{drawn:,} of {len(aligned):,} cells were drawn (1,000 of a donor in a group at most).")
     return network, notes
-
-
-def _tested(variants: Variants, tokens: Tokens, numbers: Effects, side: SequenceSide) -> pd.DataFrame:
-    """Variants that do something, each with the gene whose start is nearest."""
-    table = tokens.table
-    some = (table["windows"].to_numpy() > 0) & np.isfinite(numbers.size).any(axis=1)
-    frame = table[some]
-    frame = frame.assign(gap=frame["tss_distance"].abs()).sort_values(["allele", "gap"], kind="stable")
-    frame = frame.drop_duplicates("allele")
-    rows = variants.usable[frame["allele"].to_numpy()]
-    links = side.windows.links.drop_duplicates("gene").set_index("gene")["window"]
-    windows = side.windows.table.iloc[links.reindex(frame["gene"]).to_numpy()]
-    return pd.DataFrame(
-        {
-            "row": rows,
-            "class": classes(variants, rows),
-            "distance": frame["tss_distance"].to_numpy(),
-            "tss": windows["anchor"].to_numpy(),
-            "strand": windows["strand"].to_numpy(),
-        }
-    )
 
 
 def _table(
