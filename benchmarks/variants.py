@@ -76,6 +76,7 @@ def network(args: argparse.Namespace) -> str:
     beyond = table[table["beyond"]].groupby("seed")[["targets by change", "co-expression"]].mean().round(3)
     keep = ["seed", "CPU s", "sequence model", "sequence", "sequence low", "sequence high", "permuted genes"]
     keep += ["mean expression", "first", "first by chance", "genes"]
+    keep += ["unseen sequence", "unseen permuted genes", "unseen genes", "masked loss adapted", "masked loss static"]
     return "\n\n".join(
         [
             "Retrieval of a gene by its DNA, chromosomes left out:",

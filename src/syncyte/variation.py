@@ -6,7 +6,8 @@ Leaves out: all science (tasks, recipes) and all formatting (report, cli).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,8 +194,9 @@ def variants(
     """
     asked, folder = locals(), Path(out)
     _check(asked, folder, overwrite)
-    found = _answer(asked, folder / ".work")
-    write_effects(found, folder)
+    with _alone(folder):
+        found = _answer(asked, folder / ".work")
+        write_effects(found, folder)
     if cells_out is not None:
         deliver(found.result(), cells, open_data(cells, modality, genome, layer, force), cells_out, None)
     return found
@@ -211,6 +213,28 @@ def _check(asked: Mapping[str, Any], out: Path, overwrite: bool) -> None:
         raise ConfigError("Nothing to score: give --vcf, --edits or --targets.")
     if asked["sample"] is not None and (asked["vcf"] is None or asked["edits"] is not None):
         raise ConfigError("--sample scores haplotypes of a --vcf: give that, and edits in a call of their own.")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Refuse a second call into one folder while the first is at work: tables of two would be mixed."""
+    from filelock import FileLock, Timeout
+
+    new, lock = not folder.exists(), FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise DataError(f"Another call is writing into {folder}. Wait for it, or give another folder.") from None
+    except OSError as error:
+        raise DataError(f"Cannot write into {folder}: {error.strerror or error}. Give another folder.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        (folder / ".lock").unlink(missing_ok=True)
+        if new and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 SETTINGS = ("group", "donor", "sample", "nulls", "each", "close", "shifts", "seed")  # that numbers depend on

@@ -335,7 +335,7 @@ def test_lite_has_no_attention_and_tiny_has():
     from syncyte.recipes.train import configure
 
     sizes = {name: configure("bio_dta", name, ()).sizes.layers for name in recipes["bio_dta"].presets}
-    assert sizes == {"tiny": 1, "lite": 0, "small": 2, "base": 6}
+    assert sizes == {"tiny": 1, "lite": 0, "small": 0, "base": 6}
     assert set(PLAIN) <= set(NEAR)
 
 

@@ -62,8 +62,13 @@ def test_the_page_has_all_parts_and_the_limits_last_but_the_facts():
     found = answer(effects(), {"verdict": "beats GC content", "source": "regions"}, trans=trans(), pairs=pairs)
     found.tables.update(targets=targets(), track=track())
     report = variant_report(found)
-    titles = ["Summary", "Effects", "Other genes (trans)", "Known targets", "Mutagenesis", "What this cannot say"]
-    assert [section.title for section in report.sections] == [*titles, "Provenance"]
+    titles = ["Summary", "Effects", "Other genes (trans)", "Known targets", "Mutagenesis"]
+    assert [section.title for section in report.sections] == [
+        *titles,
+        "Sequence model and adapter",
+        "What this cannot say",
+        "Provenance",
+    ]
     page = render(report)
     assert "One donor: said" in page
     assert page.count("<img") + page.count("<svg") >= 4

@@ -131,6 +131,7 @@ def _learn(
     last = _fit(model, ["adapter"], config, own, name, split, reader, order, run, worker)
     if worker.rank == 0:
         side.report["adapter"] |= beside_static(model, reader, split, config, order.seed)
+        notes += _worse(side.report["adapter"])
         facts, arrays, tables = _facts(config, model, side, own, split, [first, last], notes, order)
         arrays[MEDIANS] = medians.astype(np.float64)
         metrics = {f"adapter {key}": value for key, value in facts["adapter"].items() if isinstance(value, float)}
@@ -280,6 +281,17 @@ def unseen(side: Side, genes: NDArray[np.int64]) -> NDArray[np.bool_]:
     """
     reported = [part for part in side.report.get("training", {}).get("test", ()) if " part " not in part]
     return np.isin(side.parts[genes].astype(str), reported)
+
+
+def _worse(facts: dict[str, Any]) -> list[str]:
+    """What must be said where adapted tokens cost the network something."""
+    ours, static = facts["masked loss adapted"], facts["masked loss static"]
+    if ours <= static:
+        return []
+    return [
+        f"Hidden genes are predicted worse from adapted tokens than from static ones (loss {ours:.3f} and "
+        f"{static:.3f}): DNA says less of a gene than its own counts do."
+    ]
 
 
 def _ridge(penalty: float) -> Any:

@@ -30,6 +30,7 @@ def variant_report(found: VariantEffects) -> Report:
     sections += [_pairs(found)] if "trans" in found.tables else []
     sections += [_targets(found)] if "targets" in found.tables else []
     sections += [_track(found)] if "track" in found.tables else []
+    sections.append(_models(found))
     sections.append(Section("What this cannot say", text=[LIMITS], verdicts=[Verdict(LIMITS, "alone")]))
     facts = {key: str(value) for key, value in found.provenance.items() if isinstance(value, str | int | float)}
     sections.append(Section("Provenance", tables={"Facts": pd.DataFrame({"value": facts})}))
@@ -44,6 +45,20 @@ def _summary(found: VariantEffects, encoder: dict[str, Any]) -> Section:
     outcome = "ahead" if verdict.startswith(GOOD) and ", not " not in verdict else "behind"
     verdicts = [Verdict(words[0], outcome if encoder.get("own") else "alone")]  # type: ignore[arg-type]
     return Section("Summary", text=[*words, *found.notes], metrics=found.metrics, verdicts=verdicts)
+
+
+def _models(found: VariantEffects) -> Section:
+    """How good the sequence model and the adapter were on what they had not seen."""
+    adapter = found.provenance.get("adapter", {})
+    rows = {key: value for key, value in adapter.items() if isinstance(value, int | float)}
+    text = (
+        "Percentiles of the right gene among genes of chromosomes left out: 1 is always first, 0.5 is chance. Those "
+        "that begin with 'unseen' are of chromosomes that the sequence model has not seen either: believe these. The "
+        "share is how far static tokens are replaced."
+    )
+    encoder = found.provenance.get("sequence model", {})
+    words = f"Sequence model: {encoder.get('verdict', 'not trained here')}, learned from {encoder.get('source', '?')}."
+    return Section("Sequence model and adapter", text=[words, text], tables={"Adapter": pd.DataFrame({"value": rows})})
 
 
 def scored_rows(found: VariantEffects) -> pd.DataFrame:

@@ -36,6 +36,7 @@ LIMITS = (
 )
 NO_WINDOW = "in no window of a gene that the run knows (expressed in its cells, start in its genome)"
 SAME = "leaves every window as it was"
+MOST_GROUPS = 200
 SHOWN = 5  # genes named in a row
 
 
@@ -185,6 +186,10 @@ def network_cells(
     known = int((groups.notna() & donors.notna()).sum())
     if not known:
         raise DataError(f"No cell has a donor in {donor!r} and a group. Give a column of donors that is filled.")
+    if groups.nunique() > MOST_GROUPS:
+        raise DataError(
+            f"{group!r} has {groups.nunique():,} values; at most {MOST_GROUPS} groups. Give labels of cells."
+        )
     network = NetworkCells(run.model, aligned, groups, donors, run.medians, seed=seed, each=each)
     notes = []
     lost = int((~run.genes.isin(cells.part(run.model.spec.modality).features)).sum())
