@@ -28,14 +28,18 @@ from syncyte.modalities import Layout, Tokenizer, all_schemas, modalities
 from syncyte.models.assemble import CellSpec, describe_start, empty_model, fill_from_start
 from syncyte.models.cell import CellModel, everything, without
 from syncyte.models.conditions import ConditionCoder, Shares, describe_attributes
+from syncyte.models.genes import GeneSpec
 from syncyte.nn.likelihood import likelihoods
+from syncyte.objectives.genes import MaskedGenes
 from syncyte.objectives.masked import Augmented, MaskedShare, MaskedWhole, objectives
 from syncyte.objectives.sets import CountElbo
 from syncyte.recipes.base import assemble, recipes
 from syncyte.recipes.train import configure
+from syncyte.recipes.train_dna import fitting_sizes
+from syncyte.recipes.train_genes import GeneReader, GeneRecipe, learn_medians, start_network
 from syncyte.recipes.train_sets import SetRecipe, assemble_sets
 from syncyte.tasks.translate import predictions, source_cells
-from syncyte.types import Loss, Schema
+from syncyte.types import Batch, Loss, Schema
 
 VOCABULARY = {
     "gene": pd.DataFrame(index=[f"GENE{i}" for i in range(30)]),
@@ -133,11 +137,35 @@ def set_preset(config: SetRecipe, data: MuData) -> None:
     assert torch.isfinite(loss.total) and set(loss.parts) == {"reconstruction", "kl"}
 
 
+def gene_preset(config: GeneRecipe, data: MuData) -> None:
+    """Its network starts at the closed form, whatever its layers, and its objective gives a loss."""
+    cells = cells_of(data).only(["rna"])
+    rows = np.arange(200)
+    medians = learn_medians(cells, "rna", rows, cells.part("rna").var)
+    sizes = fitting_sizes(config.sizes, 200, len(medians), [])
+    spec = GeneSpec(modality="rna", features=len(medians), encoding=config.encoding, sizes=sizes)
+    model = start_network(spec, cells, rows, medians, 0).eval()
+    reader = GeneReader(cells, "rna", config.encoding, medians, spec.per_cell)
+    amounts, _ = reader(rows[:4])
+    with torch.no_grad():
+        tokens = model.tokens()
+        read, genes = model.read(amounts, tokens), torch.arange(5)
+        place, level = model.split(tokens[:5])
+        others = read.total[:, None] - read.amount[:, :5, None] * place
+        closed = level + model.spread[:5] * (others * model.mix * place).sum(dim=2)
+        assert torch.allclose(model.predict(read, tokens, genes), closed, atol=1e-4)
+        objective = MaskedGenes(reader, ratio=config.ratio, asked=config.asked)
+        loss = objective(model, Batch({}, {}, {}, torch.arange(8)), torch.Generator().manual_seed(0))
+    assert torch.isfinite(loss.total) and set(loss.parts) == {"masked"}
+
+
 @pytest.mark.parametrize(("name", "preset"), PRESETS)
 def test_preset(tiny_data, name, preset):
     """Its configuration survives JSON, its model predicts as the linear model, and its objectives give losses."""
     recipe, config = recipes[name], configure(name, preset)
     assert type(config).parse(config.model_dump(mode="json")) == config and config.preset == preset
+    if isinstance(config, GeneRecipe):
+        return gene_preset(config, tiny_data)
     if recipe.parts is None:
         return set_preset(config, tiny_data)
     cells = cells_of(tiny_data).only(("atac",) if config.sizes.published else recipe.modalities)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 import time
 import zipfile
 import zlib
@@ -160,7 +161,9 @@ class Blocks:
         """Keep ``(n, width)`` vectors as one more block."""
         names = np.array([bytes.fromhex(key) for key in keys], dtype="S16").view(np.uint8).reshape(len(keys), 16)
         check = np.frombuffer(_checksum(names, vectors), dtype=np.uint8)
-        place = self.folder / f"{hashlib.blake2b(names.tobytes(), digest_size=12).hexdigest()}.npz"
+        # threads that encode the same windows at once each write their own block: one name would be a race
+        own = f"{os.getpid()}-{threading.get_ident()}".encode()
+        place = self.folder / f"{hashlib.blake2b(names.tobytes() + own, digest_size=12).hexdigest()}.npz"
         with atomic_file(place) as tmp, tmp.open("wb") as file:
             np.savez(file, keys=names, vectors=vectors, check=check)
 
