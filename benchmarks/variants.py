@@ -164,7 +164,7 @@ def targets(args: argparse.Namespace) -> str:
 def slices(args: argparse.Namespace) -> str:
     """Real pieces of a genome: variants of a file, and 20 SNVs around the start of each gene, from VCF to report."""
     from syncyte.genome.tss import covered, read_tss
-    from syncyte.variation import read_offset
+    from syncyte.recipes.dna_order import read_offset
 
     genome = Genome.open([Path(one) for one in args.fasta], offset=read_offset(args.offset))
     starts = read_tss(args.tss)

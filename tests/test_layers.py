@@ -36,7 +36,7 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 ROOT_FILES = {"__init__", "__main__"}  # the door: it may point anywhere, and only the command line may use it
 
 MODALITIES = {"rna", "atac", "text", "dna"}
-MODALITY_ROOMS = {"modalities", "recipes", "cli", "report", "api", "variation"}
+MODALITY_ROOMS = {"modalities", "recipes", "cli", "report", "api"}
 SYSTEMS = {"clm_x", "clm_access", "scmmgpt", "scldm", "bio_dta", "unified"}
 SYSTEM_ROOMS = {"recipes", "cli", "report", "api", "walkthrough"}
 TORCH = {"torch", "lightning", "pytorch_lightning", "peft", "safetensors"}

@@ -12,8 +12,8 @@ from tests.tiny import train_tiny
 from tests.tiny_dna import finished
 
 from syncyte.errors import CapabilityError, ConfigError, DataError, GenomeError, SyncyteError
+from syncyte.recipes.dna_order import read_offset, read_vectors
 from syncyte.recipes.simulate_regulation import Regulation
-from syncyte.variation import read_offset, read_vectors
 
 
 def test_a_file_cut_short_leaves_nothing(ask_variants, dna_vcf: Path, tmp_path: Path):

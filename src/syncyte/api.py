@@ -30,7 +30,7 @@ from syncyte.files import (
 )
 from syncyte.generation import generate, perturb
 from syncyte.places import genes_of, top_regions
-from syncyte.variation import read_sequences, variants
+from syncyte.variation import variants
 
 if TYPE_CHECKING:
     from syncyte.tasks.result import Evaluation, Result
@@ -109,18 +109,18 @@ def train(
     condition_keys, features
         More columns that ``scldm`` can be asked for, and ``KEY=TABLE`` of feature vectors of the values of one.
     text_key ... backbone
-        Of single recipes; see ``asking.read_words`` and ``variation.read_sequences``.
+        Of single recipes; see ``asking.read_words`` and ``recipes.dna_order``.
     """
     given = locals()
-    import syncyte.recipes  # noqa: F401 - registers the recipes
+    from syncyte.recipes.dna_order import read_sequences
     from syncyte.recipes.train import configure, train_recipe
 
     config = configure(recipe, preset, settings)
-    words, sequences = read_words(recipe, text_key, ontology, markers, encoder), read_sequences(recipe, given)
+    keys = {**read_words(recipe, text_key, ontology, markers, encoder), **read_sequences(recipe, given, open_data)}
     cells = open_data(data, modality, genome, layer, force)
-    keys: dict[str, Any] = {name: given[name] for name in ORDERED} | {"features": read_features(features)}
-    keys |= {"condition_keys": (condition_keys,) if isinstance(condition_keys, str) else tuple(condition_keys)}
-    train_recipe(config, cells, Path(out), command=_command(), **keys, **words, **sequences)
+    keys |= {name: given[name] for name in ORDERED} | {"features": read_features(features)}
+    keys["condition_keys"] = (condition_keys,) if isinstance(condition_keys, str) else tuple(condition_keys)
+    train_recipe(config, cells, Path(out), command=_command(), **keys)
     return load(out, device=device)
 
 

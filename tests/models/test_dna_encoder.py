@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from syncyte.errors import CheckpointError, ConfigError, DataError
 from syncyte.genome.sequence import one_hot
-from syncyte.models.dna_encoder import ABOUT, WEIGHTS, TrainedEncoder, open_encoder, open_trained
+from syncyte.models.dna_encoder import ABOUT, WEIGHTS, TrainedEncoder, open_sequence_encoder, open_trained
 from syncyte.nn.sequence import SequenceNet, SequenceSizes
 
 SIZES = dict(
@@ -36,7 +36,7 @@ def windows(n: int = 4) -> torch.Tensor:
 def test_what_is_saved_is_what_is_opened(tmp_path: Path):
     encoder = made()
     encoder.save(tmp_path / "E")
-    opened = open_encoder(tmp_path / "E")
+    opened = open_sequence_encoder(tmp_path / "E")
     assert isinstance(opened, TrainedEncoder)
     assert (opened.length, opened.width, opened.verdict) == (50, 6, "beats GC and k-mers")
     assert opened.fingerprint == encoder.fingerprint
@@ -66,10 +66,10 @@ def test_folders_that_are_none(tmp_path: Path):
     with pytest.raises(CheckpointError, match="missing"):
         open_trained(tmp_path)
     with pytest.raises(ConfigError, match="Nothing is downloaded"):
-        open_encoder(tmp_path)
+        open_sequence_encoder(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ConfigError, match="'bert'"):
-        open_encoder(tmp_path)
+        open_sequence_encoder(tmp_path)
 
 
 @pytest.mark.parametrize("how", ["cut", "changed", "sizes", "json", "format"])

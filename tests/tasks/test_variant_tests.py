@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from syncyte.tasks.variant_tests import adjusted, empirical, nearest_rows, over_donors
+from syncyte.tasks.variant_tests import adjusted, empirical, over_donors
 
 NAN = float("nan")
 
@@ -88,8 +88,3 @@ def test_an_interval_covers_the_mean_of_donors_nearly_always():
     found = over_donors(values)
     covered = ((found["low"] <= 1) & (found["high"] >= 1)).mean()
     assert 0.85 < covered < 0.98
-
-
-def test_nearest_rows_weigh_columns_by_their_spread():
-    others = np.array([[0.0, 0.0], [1.0, 1000.0], [2.0, 0.0], [3.0, 1000.0]])
-    assert nearest_rows(np.array([2.1, 900.0]), others, 2).tolist() == [3, 1]

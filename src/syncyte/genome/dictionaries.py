@@ -184,12 +184,9 @@ def _unpickled(content: bytes, path: Path) -> Any:
             _step(code.name, argument, stack, memo)
         (found,) = stack
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError) as error:
-        command = (
-            f"import json, pickle; json.dump(pickle.load(open('{path.name}', 'rb')), open('{path.stem}.json', 'w'))"
-        )
         raise GenomeError(
             f"{path} is no pickle of a plain dictionary ({error}); nothing else is opened, since pickles can run code. "
-            f'If you trust it, make a JSON file of it: python -c "{command}"'
+            f"If you trust it, write it as {path.stem}.json with the program that it comes from."
         ) from error
     return found
 

@@ -5,15 +5,13 @@ Leaves out models on these counts (``baselines``).
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from scipy import sparse
 
 from syncyte.errors import GenomeError
 from syncyte.genome.sequence import UNKNOWN
+from syncyte.genome.words import LONGEST, canonical_words, word_columns
 
-LONGEST = 10
 _ROWS = 4_000_000  # bases worked on at once
 
 
@@ -53,20 +51,13 @@ def kmer_names(k: int, both_strands: bool = True) -> list[str]:
     return ["".join("ACGT"[(number >> 2 * (k - 1 - place)) & 3] for place in range(k)) for number in first.tolist()]
 
 
-@lru_cache(maxsize=8)
 def _columns(k: int, both_strands: bool) -> tuple[np.ndarray, int]:
     """Column of each of the ``4 ** k`` words, and the number of columns."""
+    if both_strands:
+        return word_columns(k), len(canonical_words(k))
     if not 1 <= k <= LONGEST:
         raise GenomeError(f"k-mers of length {k} were asked for; expected 1 to {LONGEST}.")
-    word = np.arange(4**k, dtype=np.int64)
-    if not both_strands:
-        return word.astype(np.int32), len(word)
-    other, rest = np.zeros_like(word), word.copy()
-    for _ in range(k):
-        other = other * 4 + (3 - rest % 4)
-        rest //= 4
-    unique, column = np.unique(np.minimum(word, other), return_inverse=True)
-    return column.astype(np.int32), len(unique)
+    return np.arange(4**k, dtype=np.int64), 4**k
 
 
 def _block(codes: np.ndarray, k: int, column: np.ndarray, words: int) -> sparse.csr_matrix:

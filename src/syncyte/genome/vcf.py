@@ -217,6 +217,7 @@ class _Calls:
         self.some_sets = False
 
     def add(self, path: Path, number: int, names: str, given: list[str]) -> None:
+        """Take in the calls of one line: the names of their fields and a text for each sample."""
         keys = names.split(":")
         width = len(given)
         if "GT" not in keys:

@@ -34,7 +34,7 @@ def canonical_words(k: int) -> NDArray[np.int64]:
         If ``k`` is not from 1 to 10.
     """
     if not 1 <= k <= LONGEST:
-        raise GenomeError(f"Words of {k} bases are not listed here. Choose a length from 1 to {LONGEST}.")
+        raise GenomeError(f"k-mers of length {k} were asked for; expected 1 to {LONGEST}.")
     words = np.arange(4**k, dtype=np.int64)
     found = words[words <= reverse_words(words, k)]
     found.flags.writeable = False

@@ -145,7 +145,7 @@ def open_trained(folder: str | os.PathLike[str], device: str | torch.device = "c
     return encoder
 
 
-def open_encoder(folder: str | os.PathLike[str], **options: Any) -> SequenceEncoder:
+def open_sequence_encoder(folder: str | os.PathLike[str], **options: Any) -> SequenceEncoder:
     """The encoder of a folder, whichever kind it is; ``options`` are those of its kind.
 
     Raises

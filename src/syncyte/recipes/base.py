@@ -312,6 +312,29 @@ def batch_codes(cells: Cells, key: str | None, split: Split) -> tuple[NDArray[np
     return pd.Index(names).get_indexer(text).astype(np.int64), names
 
 
+def stage_sampler(
+    order: Sequence[NDArray[np.int64]],
+    rows: NDArray[np.int64],
+    stage: StageConfig,
+    training: bool,
+    seed: int,
+    rank: int,
+    world: int,
+) -> BlockSampler:
+    """Minibatches of a stage over some rows; ``order`` is where cells lie in each part."""
+    return BlockSampler(
+        storage_order(order, rows),
+        stage.batch_size if training else 2 * stage.batch_size,
+        block=1 if len(rows) <= 200_000 else 64,
+        fetch=64 * stage.accumulate,
+        seed=seed,
+        shuffle=training,
+        drop_last=training and len(rows) >= stage.batch_size,
+        rank=rank,
+        world=world,
+    )
+
+
 def loader_maker(
     built: Assembled, cells: Cells, needs: Mapping[str, tuple[str, ...]], seed: int
 ) -> Callable[[StageConfig, Literal["train", "validation"], int, int], EpochLoader | None]:
@@ -325,21 +348,10 @@ def loader_maker(
             rows = rows[cells.present(name)[rows]]
         if len(rows) == 0:
             return None
-        training = split == "train"
         most = built.config.validation_cells
-        if not training and 0 < most < len(rows):
+        if split != "train" and 0 < most < len(rows):
             rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
-        sampler = BlockSampler(
-            storage_order(order, rows),
-            stage.batch_size if training else 2 * stage.batch_size,
-            block=1 if len(rows) <= 200_000 else 64,
-            fetch=64 * stage.accumulate,
-            seed=seed,
-            shuffle=training,
-            drop_last=training and len(rows) >= stage.batch_size,
-            rank=rank,
-            world=world,
-        )
+        sampler = stage_sampler(order, rows, stage, split == "train", seed, rank, world)
         return Loader(cells, built.tokenizers, sampler, built.covariates)
 
     return make

@@ -13,11 +13,13 @@ import torch
 
 from syncyte.config import Config
 from syncyte.data.cells import Cells
-from syncyte.data.split import Split, hold_out
+from syncyte.data.split import Split, hold_out, split_random
 from syncyte.errors import ConfigError, DataError
 from syncyte.recipes.base import Order, recipes
 from syncyte.train.distributed import start_worker
 from syncyte.train.folder import prepare_run
+
+HELD_OUT, MOST_HELD = 0.05, 1_000  # share and number of cells
 
 
 def configure(recipe: str, preset: str, settings: Sequence[str] = ()) -> Any:
@@ -39,6 +41,12 @@ def named_split(cells: Cells, order: Order) -> Split | None:
     values = [order.validation] if isinstance(order.validation, str) else list(order.validation)
     train, held = hold_out(cells.column(order.batch_key), values)
     return Split(train, held, "batch", ", ".join(values))
+
+
+def few_held_out(cells: Cells, order: Order) -> Split:
+    """The technical batches that were named, else a few cells at random that only draw the curves of validation."""
+    share = min(HELD_OUT, MOST_HELD / max(len(cells), 1))
+    return named_split(cells, order) or split_random(len(cells), share, order.seed)
 
 
 def train_recipe(

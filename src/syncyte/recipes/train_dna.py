@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from syncyte.data.cells import Cells
-from syncyte.data.split import Split, split_random
+from syncyte.data.split import Split
 from syncyte.errors import ConfigError, DataError
 from syncyte.genome.fasta import Genome
 from syncyte.genome.gene_windows import match_starts
@@ -29,7 +29,7 @@ from syncyte.recipes.adapter_check import held_out, retrieval
 from syncyte.recipes.base import Learn, Order, Recipe, SequenceOrder
 from syncyte.recipes.dna_side import SEQUENCES, Side, sequence_side
 from syncyte.recipes.save import common_facts, save_run
-from syncyte.recipes.train import named_split
+from syncyte.recipes.train import few_held_out
 from syncyte.recipes.train_genes import (
     GeneReader,
     GeneRecipe,
@@ -44,7 +44,6 @@ from syncyte.train.distributed import Worker
 from syncyte.train.loop import FitReport, fit
 from syncyte.types import Batch
 
-HELD_OUT, MOST_HELD = 0.05, 1_000
 JUDGED = 512  # cells held out that adapted tokens are compared with static ones on
 STRICT = ("sequence", "sequence low", "sequence high", "permuted genes", "mean expression", "genes")
 ENSEMBL = r"ENS[A-Z]*G\d"
@@ -68,9 +67,7 @@ def prepare_dna(recipe: Recipe, config: GeneRecipe, cells: Cells, order: Order) 
     if not have.all():
         notes.append(f"{int((~have).sum()):,} of {len(cells):,} cells have no {name!r} and are left out.")
         cells = cells.take(np.flatnonzero(have))
-    split = named_split(cells, order) or split_random(
-        len(cells), min(HELD_OUT, MOST_HELD / max(len(cells), 1)), order.seed
-    )
+    split = few_held_out(cells, order)
     var = cells.part(name).var
     starts = None
     if asked.starts is not None:

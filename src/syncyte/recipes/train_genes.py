@@ -18,11 +18,11 @@ from syncyte.baselines.gene_space import fit_gene_space, moments
 from syncyte.baselines.prediction import log_values
 from syncyte.config import Config
 from syncyte.data.cells import Cells
-from syncyte.data.sample import BlockSampler, storage_order
 from syncyte.data.split import Split
 from syncyte.errors import DataError
 from syncyte.models.adapter import AdapterMode
 from syncyte.models.genes import GeneModel, GeneSizes, GeneSpec
+from syncyte.recipes.base import stage_sampler
 from syncyte.recipes.train_sets import RowLoader
 from syncyte.train.plan import StageConfig
 
@@ -161,16 +161,5 @@ def row_loader(
     rows = split.train if part == "train" else split.validation
     if len(rows) == 0:
         return None
-    training = part == "train"
-    sampler = BlockSampler(
-        storage_order([cells.part(name).index], rows),
-        stage.batch_size,
-        block=1 if len(rows) <= 200_000 else 64,
-        fetch=64 * stage.accumulate,
-        seed=seed,
-        shuffle=training,
-        drop_last=training and len(rows) >= stage.batch_size,
-        rank=rank,
-        world=world,
-    )
-    return RowLoader(sampler)
+    order = [cells.part(name).index]
+    return RowLoader(stage_sampler(order, rows, stage, part == "train", seed, rank, world))

@@ -21,8 +21,8 @@ from syncyte.baselines.variable import variable_columns
 from syncyte.config import Config
 from syncyte.data.cells import Cells
 from syncyte.data.load import Loader
-from syncyte.data.sample import BlockSampler, storage_order
-from syncyte.data.split import Split, split_random
+from syncyte.data.sample import BlockSampler
+from syncyte.data.split import Split
 from syncyte.errors import ConfigError, DataError
 from syncyte.modalities import Tokenizer, modalities
 from syncyte.models.conditions import ConditionCoder, Shares, describe_attributes, feature_rows
@@ -30,11 +30,11 @@ from syncyte.models.language import WordSizes
 from syncyte.models.latent_flow import FlowSizes
 from syncyte.models.sets import ALL_TOKENS, CountLikelihood, SetModel, SetSizes, SetSpec
 from syncyte.objectives.sets import Codes, CountElbo, FlowMatching
-from syncyte.recipes.base import Learn, Order, Recipe
+from syncyte.recipes.base import Learn, Order, Recipe, stage_sampler
 from syncyte.recipes.codes import set_scale, write_codes
 from syncyte.recipes.save import common_facts, save_run
 from syncyte.recipes.set_memory import fit_groups, fit_library
-from syncyte.recipes.train import named_split
+from syncyte.recipes.train import few_held_out
 from syncyte.recipes.word_types import WordsConfig
 from syncyte.train.distributed import Worker
 from syncyte.train.folder import CODES
@@ -46,7 +46,6 @@ PER_CELL = 1e4  # where the modality names no total of its own
 MOST_CELLS = 50_000  # that moments and scales are taken from
 FEW_ROUNDS, FEW_WIDTH = 4, 32  # rounds of validation without improvement
 MOST_TRIED = 20_000  # that variable features are chosen on
-HELD_OUT, MOST_HELD = 0.05, 1_000  # cells that only draw the curves of validation
 
 
 class SetRecipe(Config):
@@ -194,9 +193,7 @@ def prepare_sets(
     keys = list(dict.fromkeys([*([order.label_key] if order.label_key else []), *order.condition_keys]))
     for key in keys:
         cells.column(key)
-    split = named_split(cells, order) or split_random(
-        len(cells), min(HELD_OUT, MOST_HELD / max(len(cells), 1)), order.seed
-    )
+    split = few_held_out(cells, order)
     strange = sorted(set(order.features) - set(keys))
     if strange:
         raise ConfigError(f"--features describes {strange[0]!r}, which is no condition: name it in --condition-keys.")
@@ -379,15 +376,5 @@ def _loader(
     if len(rows) == 0:
         return None
     cells, name = built.cells, built.spec.modality
-    sampler = BlockSampler(
-        storage_order([cells.part(name).index], rows),
-        stage.batch_size if training else 2 * stage.batch_size,
-        block=1 if len(rows) <= 200_000 else 64,
-        fetch=64 * stage.accumulate,
-        seed=seed,
-        shuffle=training,
-        drop_last=training and len(rows) >= stage.batch_size,
-        rank=rank,
-        world=world,
-    )
+    sampler = stage_sampler([cells.part(name).index], rows, stage, training, seed, rank, world)
     return RowLoader(sampler) if "flow" in stage.objectives else Loader(cells, {name: built.tokenizer}, sampler)

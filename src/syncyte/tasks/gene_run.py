@@ -19,7 +19,7 @@ from syncyte.errors import CapabilityError, DataError
 from syncyte.genome.fasta import Genome
 from syncyte.genome.gene_windows import GeneWindows
 from syncyte.genome.sequence import content_hash
-from syncyte.models.dna_encoder import SequenceEncoder, TrainedEncoder, open_encoder
+from syncyte.models.dna_encoder import SequenceEncoder, TrainedEncoder, open_sequence_encoder
 from syncyte.models.genes import GeneModel
 from syncyte.tasks.encoded import embed_cached
 from syncyte.tasks.trained import Trained
@@ -182,7 +182,7 @@ def _encoder(trained: Trained) -> SequenceEncoder:
     """The sequence model of a run: in its folder, or where it was when the run was trained."""
     said = trained.recipe["encoder"]
     folder = trained.path / ENCODER if said["own"] else Path(said["folder"])
-    encoder = open_encoder(folder, device=trained.device)
+    encoder = open_sequence_encoder(folder, device=trained.device)
     if encoder.fingerprint != said["fingerprint"]:
         raise DataError(
             f"The sequence model in {said['folder']} is another one than the run {trained.path} was trained with. "

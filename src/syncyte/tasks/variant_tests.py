@@ -15,8 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-NEAREST = 200  # random variants that an allele is compared with at least
-
 
 def empirical(observed: float, null: NDArray[np.floating]) -> float:
     """Share of null values at least as large, both counted once more; NaN where nothing can be compared."""
@@ -24,13 +22,6 @@ def empirical(observed: float, null: NDArray[np.floating]) -> float:
     if not np.isfinite(observed) or len(known) == 0:
         return float("nan")
     return float((1 + (known >= observed).sum()) / (1 + len(known)))
-
-
-def nearest_rows(own: NDArray[np.floating], others: NDArray[np.floating], most: int) -> NDArray[np.int64]:
-    """The ``most`` rows of ``others (n, c)`` nearest to ``own (c,)``, each column over its spread."""
-    spread = others.std(axis=0) + 1e-9
-    distance = np.square((others - own) / spread).sum(axis=1)
-    return np.argsort(distance, kind="stable")[:most]
 
 
 def adjusted(p: NDArray[np.floating]) -> NDArray[np.float64]:

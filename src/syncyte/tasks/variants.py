@@ -8,7 +8,7 @@ Leaves out: reading files (``variation``), details of single pairs (``variant_de
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,12 +141,11 @@ def variant_effects(
     tested = tested_pairs(variants, tokens, numbers, side)
     null = random_effects(run.model, side, network, variants, tested, each=nulls, seed=seed, quiet=quiet, shifts=shifts)
     whole = over_groups(variants, tokens, numbers, null)
-    table = _table(run, variants, tokens, numbers, network, null, side, whole)
-    metrics = _metrics(variants, tokens, numbers, table, null)
-    notes += _unlike(table) if nulls and len(tested) else []
-    return VariantEffects(
-        table, {}, metrics, notes, {}, variants, tokens, numbers, null, network, side, whole, cells.names
-    )
+    parts = (variants, tokens, numbers, null, network, side, whole, cells.names)
+    found = VariantEffects(pd.DataFrame(), {}, {}, notes, {}, *parts)
+    found = replace(found, effects=_table(run, found))
+    notes += _unlike(found.effects) if nulls and len(tested) else []
+    return replace(found, metrics=_metrics(found))
 
 
 def _unlike(table: pd.DataFrame) -> list[str]:
@@ -209,23 +208,11 @@ def network_cells(
     return network, notes
 
 
-def _table(
-    run: GeneRun,
-    variants: Variants,
-    tokens: Tokens,
-    numbers: Effects,
-    network: NetworkCells,
-    null: Null | None,
-    side: SequenceSide,
-    whole: NDArray[np.float64],
-) -> pd.DataFrame:
+def _table(run: GeneRun, scored: VariantEffects) -> pd.DataFrame:
     """Effects, a row for each pair and group, and a row for what has none."""
-    parts = [
-        _group_rows(run, variants, tokens, numbers, network, null, side, place) for place in range(len(numbers.groups))
-    ]
-    parts = [part.assign(cis_p_all=whole) for part in parts]
-    found = pd.concat(parts, ignore_index=True) if len(tokens.table) else pd.DataFrame()
-    silent = _silent(variants, tokens)
+    parts = [_group_rows(run, scored, place) for place in range(len(scored.numbers.groups))]
+    found = pd.concat(parts, ignore_index=True) if len(scored.tokens.table) else pd.DataFrame()
+    silent = _silent(scored.variants, scored.tokens)
     if len(found):
         for column in ("cis_p", "donor_p", "trans_p"):
             made = found["status"] == "scored"
@@ -264,18 +251,11 @@ def _silent(variants: Variants, tokens: Tokens) -> pd.DataFrame:
     return pd.concat([first, _named(variants, untouched).assign(status="no effect", reason=NO_WINDOW)])
 
 
-def _group_rows(
-    run: GeneRun,
-    variants: Variants,
-    tokens: Tokens,
-    numbers: Effects,
-    network: NetworkCells,
-    null: Null | None,
-    side: SequenceSide,
-    place: int,
-) -> pd.DataFrame:
+def _group_rows(run: GeneRun, scored: VariantEffects, place: int) -> pd.DataFrame:
+    """Rows of all pairs in one group."""
+    variants, tokens, numbers = scored.variants, scored.tokens, scored.numbers
     group = numbers.groups[place]
-    units = np.flatnonzero((network.units["group"] == group).to_numpy())
+    units = np.flatnonzero((scored.cells.units["group"] == group).to_numpy())
     pairs = tokens.table
     gene = pairs["gene"].to_numpy()
     rows = variants.usable[pairs["allele"].to_numpy()]
@@ -286,7 +266,7 @@ def _group_rows(
     reason = np.where(same, SAME, np.where(lost, f"gene expressed in too few cells of {group}", ""))
     var = run.trained.vocabularies[run.model.spec.modality]
     shift = (tokens.alternate - tokens.reference).cpu().numpy()
-    track = _tracks(tokens, side, group)
+    track = _tracks(tokens, scored.side, group)
     frame = _named(variants, rows).assign(
         status=np.where(same | lost, "no effect", "scored"),
         reason=reason,
@@ -311,7 +291,7 @@ def _group_rows(
         fall=_names(run, numbers, place, NAMED),
         warnings=np.where(pairs["tss_deleted"], "transcription start deleted", ""),
     )
-    return frame.assign(**_against(variants, rows, tokens, numbers, units, place, null))
+    return frame.assign(cis_p_all=scored.over_groups, **_against(scored, rows, units, place))
 
 
 def _tracks(tokens: Tokens, side: SequenceSide, group: str) -> NDArray[np.float32]:
@@ -335,24 +315,16 @@ def _names(run: GeneRun, numbers: Effects, place: int, begin: int) -> list[str]:
     return found
 
 
-def _against(
-    variants: Variants,
-    rows: NDArray[np.int64],
-    tokens: Tokens,
-    numbers: Effects,
-    units: NDArray[np.int64],
-    place: int,
-    null: Null | None,
-) -> dict[str, Any]:
+def _against(scored: VariantEffects, rows: NDArray[np.int64], units: NDArray[np.int64], place: int) -> dict[str, Any]:
     """Empirical p of own and other genes' changes against random variants."""
-    blank = np.full(len(rows), np.nan)
+    blank, null, numbers = np.full(len(rows), np.nan), scored.null, scored.numbers
     if null is None:
         return {"cis_p": blank, "trans_p": blank, "null_draws": 0}
-    kinds = classes(variants, rows)
+    kinds = classes(scored.variants, rows)
     own_null = np.abs(over_donors(null.effects.own[:, units], draws=1)["mean"])
     own = np.abs(over_donors(numbers.own[:, units], draws=1)["mean"])
     cis, trans, count = blank.copy(), blank.copy(), np.zeros(len(rows), dtype=int)
-    distance = tokens.table["tss_distance"].to_numpy()
+    distance = scored.tokens.table["tss_distance"].to_numpy()
     for row in range(len(rows)):
         draws = null.of(str(kinds[row]), float(distance[row]))
         cis[row], trans[row] = (
@@ -363,9 +335,10 @@ def _against(
     return {"cis_p": cis, "trans_p": trans, "null_draws": count}
 
 
-def _metrics(
-    variants: Variants, tokens: Tokens, numbers: Effects, table: pd.DataFrame, null: Null | None
-) -> dict[str, Any]:
+def _metrics(scored_all: VariantEffects) -> dict[str, Any]:
+    """Counts of the whole call."""
+    table, tokens, null = scored_all.effects, scored_all.tokens, scored_all.null
+    variants, groups = scored_all.variants, scored_all.numbers.groups
     scored = table[table["status"] == "scored"] if "status" in table else table
     found: dict[str, Any] = {"alleles": len(variants), **{f"alleles {k}": v for k, v in variants.counts().items()}}
     found |= {
@@ -373,7 +346,7 @@ def _metrics(
         "alleles scored": int(scored["variant"].nunique()) if len(scored) else 0,
         "genes touched": int(tokens.table["gene"].nunique()),
         "pairs of allele and gene": len(tokens.table),
-        "groups": len(numbers.groups),
+        "groups": len(groups),
     }
     if null is not None:
         found["random variants"] = len(null.draws)
