@@ -140,3 +140,13 @@ def test_wrong_windows_and_wrong_vectors(tmp_path: Path):
     with pytest.raises(DataError, match="finite"):
         embed_cached(Broken(), windows(2), tmp_path)
     assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_what_another_is_still_writing_is_left_alone(tmp_path: Path):
+    codes = windows(6)
+    first = embed_cached(Counting(), codes, tmp_path, 5)
+    (folder,) = tmp_path.iterdir()
+    unfinished = folder / ".half.npz.tmp-host-1-00000000.npz"
+    unfinished.touch()
+    assert np.array_equal(embed_cached(Counting(), codes, tmp_path, 5), first)
+    assert unfinished.exists()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import threading
 import time
 import zipfile
 import zlib
@@ -150,7 +149,8 @@ class Blocks:
     def read(self, wanted: dict[str, int]) -> dict[str, NDArray[np.float32]]:
         """Vectors that are here, of those ``wanted``; damaged blocks are removed."""
         found: dict[str, NDArray[np.float32]] = {}
-        for path in sorted(self.folder.glob("*.npz")) if self.folder.is_dir() else ():
+        # not what another writer is still at: its temporary file begins with a dot, and would be taken for a damaged block
+        for path in sorted(self.folder.glob("[!.]*.npz")) if self.folder.is_dir() else ():
             block = self._block(path)
             if block is not None:
                 keys, vectors = block
@@ -161,9 +161,7 @@ class Blocks:
         """Keep ``(n, width)`` vectors as one more block."""
         names = np.array([bytes.fromhex(key) for key in keys], dtype="S16").view(np.uint8).reshape(len(keys), 16)
         check = np.frombuffer(_checksum(names, vectors), dtype=np.uint8)
-        # threads that encode the same windows at once each write their own block: one name would be a race
-        own = f"{os.getpid()}-{threading.get_ident()}".encode()
-        place = self.folder / f"{hashlib.blake2b(names.tobytes() + own, digest_size=12).hexdigest()}.npz"
+        place = self.folder / f"{hashlib.blake2b(names.tobytes(), digest_size=12).hexdigest()}.npz"
         with atomic_file(place) as tmp, tmp.open("wb") as file:
             np.savez(file, keys=names, vectors=vectors, check=check)
 
