@@ -95,7 +95,7 @@ def test_pickles_cut_anywhere_are_refused(tmp_path):
 
 def test_the_message_says_how_to_make_a_json_file(tmp_path):
     path = write(tmp_path, {"a": [1]})
-    with pytest.raises(GenomeError, match="write it as d.json with the program that it comes from"):
+    with pytest.raises(GenomeError, match=r"write it as d\.json with the program that it comes from"):
         read_dictionary(path)
 
 

@@ -149,7 +149,7 @@ class Blocks:
     def read(self, wanted: dict[str, int]) -> dict[str, NDArray[np.float32]]:
         """Vectors that are here, of those ``wanted``; damaged blocks are removed."""
         found: dict[str, NDArray[np.float32]] = {}
-        # not what another writer is still at: its temporary file begins with a dot, and would be taken for a damaged block
+        # not what another writer is still at: its file begins with a dot, and would be taken for a damaged block
         for path in sorted(self.folder.glob("[!.]*.npz")) if self.folder.is_dir() else ():
             block = self._block(path)
             if block is not None:
