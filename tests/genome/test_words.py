@@ -32,5 +32,5 @@ def test_columns_are_those_of_the_counts(k: int):
 
 
 def test_lengths_out_of_range():
-    with pytest.raises(GenomeError, match="from 1 to 10"):
+    with pytest.raises(GenomeError, match="expected 1 to 10"):
         canonical_words(11)
