@@ -35,17 +35,35 @@ def test_replace_takes_the_adapted_token_alone():
     assert torch.equal(model.tokens(static, vectors), model(vectors))
 
 
-def test_residual_mixes_both_by_a_gate_that_learns():
+def test_residual_mixes_both_by_a_gate():
     static, vectors = pairs()
     model = adapter("residual", hidden=3)
     assert model.share.item() == pytest.approx(0.5)
     assert torch.allclose(model.tokens(static, vectors), (static + model(vectors)) / 2, atol=1e-6)
-    with torch.no_grad():
-        model.gate.fill_(1.0)
-    share = torch.sigmoid(torch.tensor(1.0))
-    assert torch.allclose(model.tokens(static, vectors), static + share * (model(vectors) - static), atol=1e-6)
-    model.tokens(static, vectors).sum().backward()
-    assert model.gate.grad is not None
+    model.set_share(0.2)
+    assert torch.allclose(model.tokens(static, vectors), static + 0.2 * (model(vectors) - static), atol=1e-6)
+
+
+def test_while_it_learns_it_stands_in_for_half_of_the_tokens():
+    static, vectors = pairs()
+    model = adapter("residual").train()
+    model.set_share(0.2)
+    found = model.tokens(static, vectors)
+    own = (found == static).all(dim=1)
+    assert torch.equal(found[~own], model(vectors)[~own])
+    assert 70 < int(own.sum()) < 130
+    found.sum().backward()
+    assert model.linear.weight.grad is not None
+
+
+@pytest.mark.parametrize("share", [0.01, 0.9])
+def test_a_move_does_not_hang_on_the_gate(share: float):
+    _, vectors = pairs()
+    model = adapter("residual", hidden=3)
+    model.set_share(share)
+    assert torch.equal(model.moved(vectors, vectors + 1), model(vectors + 1) - model(vectors))
+    assert not model.moved(vectors, vectors).any()
+    assert not adapter("static").moved(vectors, vectors + 1).any()
 
 
 def test_static_does_not_look_at_vectors():

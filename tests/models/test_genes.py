@@ -114,11 +114,11 @@ def test_tokens_go_there_and_back():
     assert torch.allclose(level, model.level, atol=1e-6)
 
 
-def test_a_vector_that_is_the_own_one_gives_the_own_token():
+def test_a_vector_that_is_the_own_one_moves_nothing():
     model = gene_model(inputs=6)
-    genes = torch.tensor([2, 9])
-    assert torch.allclose(model.adapted(genes, model.vectors[genes]), model.tokens()[genes], atol=1e-6)
-    assert not torch.allclose(model.adapted(genes, model.vectors[genes] + 1), model.tokens()[genes], atol=1e-3)
+    own = model.vectors[torch.tensor([2, 9])]
+    assert not model.moved(own, own).any()
+    assert model.moved(own, own + 1).any(dim=1).all()
 
 
 def test_lora_begins_at_nothing_and_learns_alone():

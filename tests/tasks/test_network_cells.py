@@ -13,7 +13,7 @@ import torch
 from tests.tiny import cells_of
 from tests.tiny_dna import counted, moved, network_of
 
-from syncyte.baselines.amounts import PER_CELL, amounts
+from syncyte.baselines.amounts import BINS, PER_CELL, amounts
 from syncyte.recipes.simulate_regulation import Regulation
 from syncyte.tasks.gene_run import GeneRun
 from syncyte.tasks.network_cells import EACH, FEWEST, SHIFTED, NetworkCells, Response, _Places
@@ -234,24 +234,46 @@ def test_other_counts_and_weights_have_another_fingerprint(dna_run: GeneRun, dna
     assert network_of(replace(dna_run, model=model), dna_world).fingerprint != network.fingerprint
 
 
-@pytest.mark.parametrize("kind", ["rank", "bins", "log"])
-def test_a_moved_value_has_the_amount_it_would_have(kind: str):
+def stepped(kind: str, own: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+    """Counts with a gene in 40 cells, its values, their changes, and the steps of its amount."""
     rng = np.random.default_rng(0)
     counts = rng.poisson(rng.gamma(1.0, 2.0, 30), (40, 30)).astype(np.float64)
     gene, medians = 4, rng.uniform(0.5, 4, 30)
     rows = np.flatnonzero(counts[:, gene] > 0)
     total = counts.sum(axis=1)
     now = np.log1p(counts[rows, gene] / total[rows] * PER_CELL).astype(np.float32)
-    own = rng.normal(0, 1.5, (3, len(rows))).astype(np.float32)
-    own[0, ::2] = 0
-    own[1] = -now - 1  # below nothing
-    found = _Places(sp.csr_matrix(counts), kind, medians).step(gene, rows, now, own, total)
+    if own is None:
+        own = rng.normal(0, 1.5, (3, len(rows))).astype(np.float32)
+        own[0, ::2] = 0
+        own[1] = -now - 1  # below nothing
+    own = np.broadcast_to(own, (len(own), len(rows))).astype(np.float32)
+    step = _Places(sp.csr_matrix(counts), kind, medians).step(gene, rows, now, own, total)
     before = amounts(sp.csr_matrix(counts), kind, medians, total=total).toarray()[rows, gene]
-    for step, change in zip(found, own):
+    after = np.empty_like(step)
+    for number, change in enumerate(own):
         other = counts.copy()
         other[rows, gene] = np.expm1(np.maximum(now + change, 0)) * total[rows] / PER_CELL
-        if kind != "log":
-            other[rows[change == 0], gene] = counts[rows[change == 0], gene]
-        after = amounts(sp.csr_matrix(other), kind, medians, total=total).toarray()[rows, gene]
-        assert step == pytest.approx(after - before, abs=1e-5)
-    assert not found[0, ::2].any()
+        other[rows[change == 0], gene] = counts[rows[change == 0], gene]
+        after[number] = amounts(sp.csr_matrix(other), kind, medians, total=total).toarray()[rows, gene]
+    return counts[rows], own, before, after, step
+
+
+@pytest.mark.parametrize("kind", ["rank", "bins", "log"])
+def test_a_moved_value_has_about_the_amount_it_would_have(kind: str):
+    counts, _, before, after, step = stepped(kind)
+    many = (counts > 0).sum(axis=1)
+    equals = np.array([np.unique(row[row > 0], return_counts=True)[1].max() for row in counts])
+    near = {"log": 1e-5, "rank": (1 + equals) / 2 / many, "bins": (1 + equals) / 2 / many + 1 / BINS}[kind]
+    assert (np.abs(step - (after - before)) <= near).all()
+    assert not step[0, ::2].any()
+    if kind == "rank":
+        assert step[1] == pytest.approx(-before, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["rank", "bins"])
+def test_a_small_change_is_a_small_step(kind: str):
+    *_, step = stepped(kind, np.linspace(-0.5, 0.5, 2001)[:, None])
+    assert (np.diff(step, axis=0) >= -1e-6).all()
+    few = np.diff(step[800:1200], axis=0)
+    assert few.max() < 0.01 and (step[1200] > step[800]).all()
+    assert not step[1000].any()

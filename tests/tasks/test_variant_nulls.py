@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,10 +12,15 @@ import pytest
 from tests.tiny_dna import network_of
 
 from syncyte.genome.fasta import Genome
+from syncyte.genome.gene_windows import gene_windows, match_starts
+from syncyte.genome.tss import read_tss
 from syncyte.genome.variants import Variants, variants_of
 from syncyte.recipes.simulate_regulation import Regulation
+from syncyte.tasks import variant_nulls
 from syncyte.tasks.gene_run import GeneRun
-from syncyte.tasks.variant_nulls import KINDS, Null, _chosen, _nearest_starts, classes, random_effects
+from syncyte.tasks.variant_effects import pair_effects
+from syncyte.tasks.variant_nulls import KINDS, Null, _chosen, _nearest, classes, pair_classes, random_effects
+from syncyte.tasks.variant_tokens import alleles_of, changed_tokens
 
 
 def row(ref: str, alt: str, kind: str, chrom: str = "chr1", start: int = 100) -> dict[str, object]:
@@ -75,7 +81,7 @@ def drawn(dna_run: GeneRun, dna_world: Regulation, dna_files: dict[str, Path]) -
         ]
     )
     tested = pd.DataFrame({"row": [0, 1], "class": classes(variants, np.arange(2)), "distance": [30, 35]}).assign(
-        tss=int(start["tss"]), strand=start["strand"]
+        tss=int(start["tss"]), strand=start["strand"], far=False
     )
     null = random_effects(
         dna_run.model, side, network_of(dna_run, dna_world), variants, tested, each=12, seed=0, quiet=True, shifts=False
@@ -109,4 +115,36 @@ def test_a_variant_is_seen_from_the_nearest_start_of_its_gene():
     table = pd.DataFrame({"anchor": [100, 9_000, 500, 8_990]})
     links = pd.DataFrame({"gene": [0, 0, 1, 0], "window": [0, 1, 2, 3], "slot": ["start", "start", "start", "peaks"]})
     side = SimpleNamespace(windows=SimpleNamespace(links=links, table=table))
-    assert _nearest_starts(side, np.array([0, 0, 1]), np.array([8_000, 200, 8_990])).tolist() == [1, 0, 2]
+    assert _nearest(side, "start", np.array([0, 0, 1]), np.array([8_000, 200, 8_990])).tolist() == [1, 0, 2]
+    assert _nearest(side, "peaks", np.array([0]), np.array([0])).tolist() == [3]
+
+
+def test_a_variant_in_a_peak_is_compared_with_others_in_peaks(dna_run: GeneRun, dna_world: Regulation, dna_files):
+    genome = Genome.open(dna_files["genome.fa"])
+    side, _ = dna_run.side(genome, None, True)
+    symbols = pd.DataFrame(index=pd.Index(dna_run.symbols))
+    starts = match_starts(read_tss(dna_files["tss.bed"]), symbols)
+    side = replace(
+        side, windows=gene_windows(genome, starts, symbols.index, side.windows.length, peaks=dna_world.peaks)
+    )
+    table, links = side.windows.table, side.windows.links
+    away = links[(links["slot"] == "peaks") & (links["distance"].abs() > 1_500)]
+    link = away.iloc[len(away) // 2]
+    peak = table.iloc[int(link["window"])]
+    place = int(peak["anchor"]) + 10
+    base = "ACGT"[int(genome.fetch(peak["chrom"], place, place + 1)[0])]
+    variants = variants_of([row(base, "ACGT"["ACGT".index(base) - 1], "snv", peak["chrom"], place)])
+    tokens = changed_tokens(dna_run.model, side, alleles_of(variants))
+    assert "peaks" in set(tokens.table["slot"])
+    kinds = dict(zip(tokens.table["slot"], pair_classes(variants, tokens.table)))
+    assert kinds["peaks"] == "snv 1 in peaks"
+    network = network_of(dna_run, dna_world)
+    numbers = pair_effects(network, tokens, shifts=False)
+    tested = variant_nulls.tested_pairs(variants, tokens, numbers, side)
+    own = tested[tested["far"]]
+    assert own["tss"].tolist() == [int(peak["anchor"])]
+    null = random_effects(dna_run.model, side, network, variants, own, each=12, seed=0, quiet=True, shifts=False)
+    assert null is not None
+    assert set(null.draws["class"]) == {"snv 1 in peaks"}
+    assert null.tokens.table["slot"].str.contains("peaks").all()
+    assert null.draws["distance"].abs().max() <= side.windows.length // 2  # from the middle of a peak

@@ -111,7 +111,7 @@ def test_a_change_at_a_start_by_hand(side, model):
     genes = torch.tensor([0])
     vector = model.vectors[genes].clone()
     vector[0, :WIDTH] += torch.from_numpy(step)
-    expected = model.tokens()[0] + model.adapted(genes, vector)[0] - model.adapted(genes, model.vectors[genes])[0]
+    expected = model.tokens()[0] + model.moved(model.vectors[genes], vector)[0]
     assert torch.allclose(found.alternate[0], expected, atol=1e-5)
     assert torch.equal(found.reference[0], model.tokens()[0])
     assert found.tracks[0] == pytest.approx(step[-2:], abs=1e-5)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from tests.sequences import background, planted
 from syncyte.errors import ConfigError, DataError
 from syncyte.genome.sequence import one_hot, to_codes
 from syncyte.models.dna_encoder import TrainedEncoder
+from syncyte.train import sequences
 from syncyte.train.sequence_report import (
     BEATS,
     BEATS_GC,
@@ -20,6 +24,7 @@ from syncyte.train.sequence_report import (
     weighted_r,
     weighted_ranking,
 )
+from syncyte.train.sequence_state import kept_state
 from syncyte.train.sequences import fit_encoder, gate_of, indicators, middle, split_rows
 
 SMALL = dict(filters=8, kernel=9, inner=8, members=1, axes=40, centres=150, k=5, informative=4)
@@ -50,6 +55,35 @@ def test_the_same_seed_gives_the_same_encoder(trained: TrainedEncoder):
     again = fit_encoder(*cases(600, 0), valid=["chr1"], test=["chr2", "chr3"], epochs=4, quiet=True, **SMALL)
     assert again.fingerprint == trained.fingerprint
     assert torch.equal(torch.random.get_rng_state(), state)  # nobody else's random numbers are touched
+
+
+def test_a_killed_training_goes_on(trained: TrainedEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    options = {"valid": ["chr1"], "test": ["chr2", "chr3"], "epochs": 4, "quiet": True, "keep": tmp_path, **SMALL}
+    keep, told = sequences.keep_state, []
+
+    def killed(*args: Any, **state: Any) -> None:
+        keep(*args, **state)
+        told.append(state["epochs"])
+        if len(told) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sequences, "keep_state", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit_encoder(*cases(600, 0), **options)
+    assert len(list(tmp_path.iterdir())) == 1
+    again = fit_encoder(*cases(600, 0), **options)
+    assert told == [1, 2, 3, 4]  # nothing was learned twice
+    assert again.fingerprint == trained.fingerprint
+    fit_encoder(*cases(600, 0), **{**options, "seed": 1, "epochs": 1})
+    assert len(list(tmp_path.iterdir())) == 2  # another training begins anew
+
+
+def test_a_damaged_state_is_passed_over(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    first = rng.bit_generator.state
+    (tmp_path / "a.pt").write_bytes(b"nothing")
+    assert kept_state(tmp_path / "a.pt", rng) is None
+    assert rng.bit_generator.state == first
 
 
 def test_test_rows_teach_nothing(trained: TrainedEncoder):

@@ -220,7 +220,7 @@ def _around(genome: Genome, chrom: str, start: int, size: int, minus: bool) -> t
     return float(strong / max(known, 1)), bool(cpg)
 
 
-def _bin(distance: np.ndarray) -> np.ndarray:
+def distance_bin(distance: np.ndarray) -> np.ndarray:
     """Number of the distance's bin, from 1."""
     return np.searchsorted(EDGES, np.abs(distance), side="right")
 
@@ -232,7 +232,7 @@ def _draw(
     size, distance, gc, cpg = like
     columns = np.arange(source.length - size + 1)
     apart = columns - source.length // 2
-    near, side = np.abs(_bin(apart) - _bin(np.array(distance))), (apart < 0) == (distance < 0)
+    near, side = np.abs(distance_bin(apart) - distance_bin(np.array(distance))), (apart < 0) == (distance < 0)
     order = rng.permutation(len(source.table))
     chosen: list[np.ndarray] = []
     taken, count = np.zeros(0, dtype=np.int64), 0

@@ -2,12 +2,16 @@
 
 Dynamic token adaptation (Zhao et al., arXiv 2504.13049): the token of a gene is computed from a vector of it instead of
 being looked up. Here a ridge regression onto the static tokens is the start, a small network (zero at first) is added
-to it, and a gate says how far the static token is replaced. Knows neither sequences nor cells. Widths, the gate and the
-start are our choice: the published text does not state them.
+to it, and a gate says how far the static token is replaced. Where a token stands and how far another vector moves it
+are two things: the gate decides the first, and a move is the adapter's whole step. Else a gate that trusts the static
+table would make every change small. While the adapter learns, it stands in for half of the tokens, drawn anew at every
+step; the gate is set afterwards, on cells held out. Knows neither sequences nor cells. Widths, the gate and the start
+are our choice: the published text does not state them.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +22,7 @@ from torch import Tensor, nn
 
 AdapterMode = Literal["residual", "replace", "static"]
 GATE = 0.5  # share of the adapted token at first, in mode residual
+TAUGHT = 0.5  # share of tokens that are the adapted ones alone in a step of training
 
 
 class TokenAdapter(nn.Module):
@@ -30,7 +35,7 @@ class TokenAdapter(nn.Module):
     hidden
         Width of the network added to the linear start; 0 leaves it out.
     mode
-        ``residual`` (a learned gate between static and adapted token), ``replace`` (the adapted one alone, as in the
+        ``residual`` (a gate between static and adapted token), ``replace`` (the adapted one alone, as in the
         publication) or ``static`` (the baseline: vectors are ignored).
     match
         Bring adapted tokens to the mean length of the static ones.
@@ -39,6 +44,7 @@ class TokenAdapter(nn.Module):
     mean: Tensor
     scale: Tensor
     factor: Tensor
+    gate: Tensor
 
     def __init__(
         self, inputs: int, width: int, *, hidden: int, mode: AdapterMode, match: bool, dropout: float = 0.1
@@ -57,12 +63,17 @@ class TokenAdapter(nn.Module):
             self.network = nn.Sequential(
                 nn.LayerNorm(inputs), nn.Linear(inputs, hidden), nn.GELU(), nn.Dropout(dropout), last
             )
-        start = torch.tensor(GATE)
-        self.gate = nn.Parameter(torch.log(start / (1 - start)))
+        self.register_buffer("gate", torch.zeros(()))
+        self.set_share(GATE)
+
+    def set_share(self, share: float) -> None:
+        """Set the gate."""
+        with torch.no_grad():
+            self.gate.fill_(math.log(share / (1 - share)))
 
     @property
     def share(self) -> Tensor:
-        """Share of the adapted token: 1 in mode ``replace``, 0 in ``static``, learned otherwise."""
+        """Share of the adapted token: 1 in mode ``replace``, 0 in ``static``, the gate otherwise."""
         fixed = {"replace": 1.0, "static": 0.0}
         return torch.full_like(self.gate, fixed[self.mode]) if self.mode in fixed else self.gate.sigmoid()
 
@@ -80,8 +91,16 @@ class TokenAdapter(nn.Module):
         """Tokens that the model reads: a mixture of both, the static one where there is no vector (``covered``)."""
         if self.mode == "static":
             return static
-        mixed = torch.lerp(static, self(vectors), self.share)
+        share = self.share
+        if self.training and self.mode == "residual":
+            share = (torch.rand(len(static), 1, device=static.device) < TAUGHT).to(static)
+        mixed = torch.lerp(static, self(vectors), share)
         return mixed if covered is None else torch.where(covered[:, None], mixed, static)
+
+    def moved(self, before: Float[Tensor, "n d"], after: Float[Tensor, "n d"]) -> Float[Tensor, "n w"]:
+        """How far another vector moves a token; nowhere in mode ``static``."""
+        step = self(after) - self(before)
+        return torch.zeros_like(step) if self.mode == "static" else step
 
 
 PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 1e4, 1e5)

@@ -5,7 +5,7 @@ coordinates and predicts a gene by its own coordinates against that sum, which i
 network. With layers, a transformer over the most expressed genes is added to it, asked by every gene through one cross
 attention; its last layer starts at zero. Tokens come from a table, or through an adapter from a vector of each gene.
 
-Capability ``adapts``: tokens may be replaced by the caller (``adapted``, ``read``, ``predict``). Knows no modality by
+Capability ``adapts``: tokens may be replaced by the caller (``moved``, ``read``, ``predict``). Knows no modality by
 name. Leaves out: fitting the start, what to hide (``objectives.genes``), how amounts are made (``baselines.amounts``).
 """
 
@@ -132,10 +132,10 @@ class GeneModel(nn.Module):
         static = self.static()
         return static if self.adapter is None else self.adapter.tokens(static, self.vectors, self.covered)
 
-    def adapted(self, genes: Int[Tensor, "n"], vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n w"]:
-        """Tokens that given genes have with other vectors."""
+    def moved(self, before: Float[Tensor, "n d"], after: Float[Tensor, "n d"]) -> Float[Tensor, "n w"]:
+        """How far tokens move when the vectors of their genes change."""
         assert self.adapter is not None
-        return self.adapter.tokens(self.static()[genes], vectors)
+        return self.adapter.moved(before, after)
 
     def split(self, tokens: Float[Tensor, "... w"]) -> tuple[Tensor, Tensor]:
         """Coordinates and level (log1p of counts per ``per_cell``) of tokens."""

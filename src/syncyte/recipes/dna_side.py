@@ -5,6 +5,7 @@ Leaves out: the network of genes and the adapter (``train_dna``), what a sequenc
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from syncyte.tasks.gene_run import ENCODER, hash_of, with_outputs
 from syncyte.train.sequences import fit_encoder
 
 SEQUENCES = ".sequences"  # folder of encoded windows, while a run is trained
+TRAINING = ".encoder"  # folder of where the training of a sequence model stands
 FEWEST_GENES = 50  # with a window, below which a note says that an adapter cannot learn much
 
 
@@ -118,10 +120,12 @@ def sequence_side(
 
 
 def _trained_encoder(config: GeneRecipe, examples: Examples, order: Order, run: Path) -> TrainedEncoder:
-    """A sequence model of the run's own; one that an interrupted run left there is taken as it is."""
-    folder = run / ENCODER
+    """A sequence model of the run's own; one that an interrupted run left there is taken, or trained on."""
+    folder, keep = run / ENCODER, run / TRAINING
     if order.resume and folder.is_dir():
         return open_trained(folder)
+    if not order.resume:
+        shutil.rmtree(keep, ignore_errors=True)
     valid, test = choose_parts(examples.parts, order.seed)
     settings: dict[str, Any] = dict(config.encoder)
     encoder = fit_encoder(
@@ -133,9 +137,11 @@ def _trained_encoder(config: GeneRecipe, examples: Examples, order: Order, run: 
         task=examples.task,
         seed=order.seed,
         quiet=order.quiet,
+        keep=keep,
         **settings,
     )
     encoder.save(folder, overwrite=True)
+    shutil.rmtree(keep, ignore_errors=True)
     return encoder
 
 

@@ -32,6 +32,7 @@ EACH = 64  # cells of a unit that a gene is followed in at most
 AGAIN = 8  # the same where every cell has to be read again (attention)
 SHIFTED = 8  # of these, cells of a unit that contextual embeddings are compared in (every gene of every cell)
 FEWEST = 3  # cells of a unit that must express a gene
+CLOSE = 1e-7  # of a key: a value read back from float32 is its own equal
 
 
 @dataclass(frozen=True)
@@ -309,7 +310,11 @@ def _column(matrix: sp.csc_matrix, column: int) -> NDArray[np.float32]:
 
 
 class _Places:
-    """Amount that a gene has in a cell at any value, the cell's other genes as they are."""
+    """Amount that a gene has in a cell at any value, the cell's other genes as they are.
+
+    Between the values of two of them its place is interpolated: a small change is a small step, not a whole group of
+    equals or none.
+    """
 
     def __init__(self, counts: sp.csr_matrix, encoding: Encoding, medians: NDArray[np.float64]) -> None:
         self.encoding, self.medians = encoding, medians
@@ -319,9 +324,16 @@ class _Places:
         self.low = float(score.min(initial=0.0)) - 1
         self.span = float(score.max(initial=0.0)) + 1 - self.low
         self.sizes = np.diff(found.indptr)
-        cell = np.repeat(np.arange(found.shape[0]), self.sizes)
-        self.keys = np.sort(cell + 0.999 * (score - self.low) / self.span)
-        self.starts = np.cumsum(self.sizes) - self.sizes
+        keys = np.sort(self._key(np.repeat(np.arange(found.shape[0]), self.sizes), score))
+        first = np.flatnonzero(np.append(True, np.diff(keys) > CLOSE)) if len(keys) else np.empty(0, np.int64)
+        last = np.append(first[1:], len(keys))
+        self.keys = keys[first]  # one a group of equals
+        start = (np.cumsum(self.sizes) - self.sizes)[self.keys.astype(np.int64)]
+        self.middle = (first + last) / 2 - start  # genes of the cell below it, half of the equals among them
+
+    def _key(self, row: NDArray[np.int64], score: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Number that sorts by cell and, within, by score."""
+        return row + 0.999 * np.clip((score - self.low) / self.span, 0, 0.9999)
 
     def step(
         self, gene: int, rows: NDArray[np.int64], now: NDArray, own: NDArray, total: NDArray[np.float64]
@@ -329,30 +341,32 @@ class _Places:
         """Change of the raw amount ``(v, c)`` when the value ``now (c,)`` of a gene changes by ``own (v, c)``."""
         if self.encoding == "log":
             return np.maximum(now + own, 0) - now
-        before = self._amount(gene, rows, now[None], now, total)
-        after = self._amount(gene, rows, now + own, now, total)
-        return np.where(own == 0, 0.0, after - before).astype(np.float32)
-
-    def _amount(
-        self, gene: int, rows: NDArray[np.int64], value: NDArray, now: NDArray, total: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
         scale = np.log(self.medians[gene]) if self.encoding == "rank" else 0.0
         with np.errstate(divide="ignore"):
-            score = np.log(np.expm1(np.maximum(value, 0)) * total[rows] / PER_CELL) - scale
             mine = np.log(np.expm1(now) * total[rows] / PER_CELL) - scale
-        close = 1e-7  # of a key: a value read back from float32 is its own equal
-        key = rows + 0.999 * np.clip((score - self.low) / self.span, 0, 0.9999)
-        left = np.searchsorted(self.keys, key - close) - self.starts[rows]
-        right = np.searchsorted(self.keys, key + close) - self.starts[rows]
-        ownkey = rows + 0.999 * np.clip((mine - self.low) / self.span, 0, 0.9999)
-        left = left - (ownkey < key - close)  # the gene itself is not among the others
-        right = right - (ownkey < key + close)
+            score = np.log(np.expm1(np.maximum(now + own, 0)) * total[rows] / PER_CELL) - scale
+        group = np.searchsorted(self.keys, self._key(rows, mine) - CLOSE)  # the gene's own among the equals
+        before = self._place(rows, self.keys[group], group)
+        after = np.where(np.isfinite(score), self._place(rows, self._key(rows, score), group), 0.0)
+        return np.where(own == 0, 0.0, after - before).astype(np.float32)
+
+    def _place(self, rows: NDArray[np.int64], key: NDArray, own: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Place over the number of genes in the cell; ``own`` is the group that holds the gene itself."""
+        high = np.searchsorted(self.keys, key)
+        low = high - 1
+        inside_low = (low >= 0) & (self.keys[np.maximum(low, 0)].astype(np.int64) == rows)
+        high_at = np.minimum(high, len(self.keys) - 1)
+        inside_high = (high < len(self.keys)) & (self.keys[high_at].astype(np.int64) == rows)
+        low, high = np.where(inside_low, low, high), np.where(inside_high, high, low)
+        width = self.keys[high] - self.keys[low]
+        part = np.where(width > 0, np.clip((key - self.keys[low]) / np.where(width > 0, width, 1), 0, 1), 0.0)
+
+        def below(group: NDArray[np.int64]) -> NDArray[np.float64]:  # the gene itself is not among the others
+            return self.middle[group] - (group > own) - 0.5 * (group == own)
+
+        place = (1 - part) * below(low) + part * below(high)
         many = self.sizes[rows]
-        if self.encoding == "bins":
-            place = (1 + np.floor(left / many * BINS)) / BINS
-        else:
-            place = ((left + right) / 2 + 1) / many
-        return np.where(np.isfinite(score), place, 0.0)
+        return (0.5 + place / many * BINS) / BINS if self.encoding == "bins" else (place + 1) / many
 
 
 def _draw_units(

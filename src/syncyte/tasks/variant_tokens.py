@@ -242,7 +242,7 @@ def _tokens(
         at = torch.from_numpy(genes[begin : begin + TOKENS]).to(every.device)
         vectors = model.vectors[at]
         step = torch.from_numpy(moved[begin : begin + TOKENS]).to(vectors)
-        change = model.adapted(at, vectors + step) - model.adapted(at, vectors)
+        change = model.moved(vectors, vectors + step)
         same = ~(step != 0).any(dim=1)
         parts.append(torch.where(same[:, None], torch.zeros_like(change), change))
     change = torch.cat(parts) if parts else torch.zeros_like(reference)

@@ -24,7 +24,7 @@ from syncyte.tasks.gene_run import GeneRun
 from syncyte.tasks.network_cells import NetworkCells
 from syncyte.tasks.result import Result
 from syncyte.tasks.variant_effects import NAMED, Effects, pair_effects
-from syncyte.tasks.variant_nulls import Null, classes, random_effects, tested_pairs
+from syncyte.tasks.variant_nulls import Null, pair_classes, random_effects, tested_pairs
 from syncyte.tasks.variant_people import diploid_tokens
 from syncyte.tasks.variant_tests import adjusted, empirical, over_donors
 from syncyte.tasks.variant_tokens import SequenceSide, Tokens, alleles_of, changed_tokens
@@ -166,7 +166,7 @@ def over_groups(variants: Variants, tokens: Tokens, numbers: Effects, null: Null
     found = np.full(len(tokens.table), np.nan)
     if null is None:
         return found
-    kinds = classes(variants, variants.usable[tokens.table["allele"].to_numpy()])
+    kinds = pair_classes(variants, tokens.table)
     own, drawn = own_sizes(numbers), own_sizes(null.effects)
     for row, (kind, distance) in enumerate(zip(kinds, tokens.table["tss_distance"])):
         found[row] = empirical(own[row], drawn[null.of(str(kind), float(distance))])
@@ -320,7 +320,7 @@ def _against(scored: VariantEffects, rows: NDArray[np.int64], units: NDArray[np.
     blank, null, numbers = np.full(len(rows), np.nan), scored.null, scored.numbers
     if null is None:
         return {"cis_p": blank, "trans_p": blank, "null_draws": 0}
-    kinds = classes(scored.variants, rows)
+    kinds = pair_classes(scored.variants, scored.tokens.table)
     own_null = np.abs(over_donors(null.effects.own[:, units], draws=1)["mean"])
     own = np.abs(over_donors(numbers.own[:, units], draws=1)["mean"])
     cis, trans, count = blank.copy(), blank.copy(), np.zeros(len(rows), dtype=int)

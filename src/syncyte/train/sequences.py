@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from syncyte.meter import Meter
 from syncyte.models.dna_encoder import HALVES, TrainedEncoder
 from syncyte.nn.sequence import SequenceNet, SequenceSizes, SequenceTower
 from syncyte.train.sequence_report import make_report
+from syncyte.train.sequence_state import digest_of, keep_state, kept_state
 
 SHIFT = 3  # bases a window is moved by, to either side
 BATCH, LR, DECAY = 64, 3e-3, 0.05
@@ -45,6 +47,7 @@ def fit_encoder(
     epochs: int = 24,
     length: int | None = None,
     quiet: bool = False,
+    keep: Path | None = None,
     **sizes: Any,
 ) -> TrainedEncoder:
     """Train an encoder and measure it beside GC content and short words.
@@ -63,6 +66,8 @@ def fit_encoder(
         Kind of targets; seed of everything random; passes at most.
     length, quiet
         Bases of the encoder, by default ``L``; show no progress.
+    keep
+        Folder for where the training stands: a killed one goes on from there.
     **sizes
         Further settings of ``nn.sequence.SequenceSizes``.
 
@@ -83,7 +88,7 @@ def fit_encoder(
     load_start(network, _start(middle(codes[parts["train"]], length), table, names, parts["train"], shape, seed))
     try:
         for member, tower in enumerate(network.each()):
-            _train(tower, codes, table, parts, shape, (seed, member), epochs, quiet)
+            _train(tower, codes, table, parts, shape, (seed, member), epochs, quiet, keep)
         _set_gate(network, middle(codes[parts["valid"]], length), table[parts["valid"]])
     finally:
         torch.random.set_rng_state(before)
@@ -232,6 +237,7 @@ def _train(
     key: tuple[int, int],
     epochs: int,
     quiet: bool,
+    keep: Path | None,
 ) -> None:
     """Train one tower; it ends as the validation chromosomes liked it best."""
     rng = np.random.default_rng(key)
@@ -243,8 +249,16 @@ def _train(
     optimiser = torch.optim.AdamW(tower.parameters(), lr=LR, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LR, total_steps=epochs * steps, pct_start=0.15)
     best, kept, since = _validation(tower, codes, targets, parts, sizes), copy.deepcopy(fresh), 0
+    state = {"tower": tower, "optimiser": optimiser, "schedule": schedule}
+    told = digest_of(codes, targets, *parts.values(), sizes, key, epochs)
+    path = None if keep is None else keep / f"{told}.pt"
+    first = 0
+    if (found := kept_state(path, rng, **state)) is not None:
+        first, best, kept, since = found["epochs"], found["best"], found["kept"], found["since"]
     with Meter(f"training tower {key[1] + 1} of {sizes.members}", "windows", quiet) as meter:
-        for epoch in range(epochs):
+        for epoch in range(first, epochs):
+            if since >= PATIENCE:
+                break
             tower.train()
             order = rng.permutation(len(train))
             for step in range(steps):
@@ -263,8 +277,7 @@ def _train(
             since += 1
             if score < best and math.isfinite(score):
                 best, kept, since = score, copy.deepcopy(tower.state_dict()), 0
-            if since >= PATIENCE:
-                break
+            keep_state(path, rng, **state, epochs=epoch + 1, best=best, kept=kept, since=since)
     tower.load_state_dict(kept)
     tower.eval()
 
