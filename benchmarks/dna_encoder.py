@@ -190,8 +190,10 @@ def nanog_part(folder: Path, epochs: int, seed: int, lsgkm: Path | None, work: P
         "",
         f"Verdict of the shuffled encoder: {control.report['verdict']} ({control_minutes:.1f} CPU minutes, one tower).",
         "",
-        "Among sequences whose pairs of neighbours say the same (twentieths of the test by a 2-mer regression), so "
-        "that composition cannot help, AUROC: " + "; ".join(f"{name} {cell(value)}" for name, value in like.items()) + ".",
+        "Among sequences whose pairs of neighbours say the same (twentieths of the test by a 2-mer regression), so"
+        " that composition cannot help, AUROC: "
+        + "; ".join(f"{name} {cell(value)}" for name, value in like.items())
+        + ".",
         "",
     ]
 

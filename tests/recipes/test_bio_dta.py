@@ -167,6 +167,8 @@ def test_a_trained_sequence_model_is_used_as_it_is(dna_run: GeneRun, dna_files: 
     run = train_dna(dna_files, tmp_path / "RUN", dna_encoder=folder)
     assert run.recipe["encoder"]["source"] == "given"
     assert run.recipe["encoder"]["folder"] == str(folder.resolve())
+    assert run.recipe["encoder"]["tasks"] == dna_run.trained.recipe["encoder"]["tasks"]
+    assert run.recipe["adapter"]["unseen genes"] == dna_run.trained.recipe["adapter"]["unseen genes"]
     assert not (run.path / ENCODER).exists()
     assert torch.allclose(run.model.vectors, dna_run.model.vectors, atol=1e-5)
     assert open_gene_run(run).encoder.fingerprint == dna_run.encoder.fingerprint

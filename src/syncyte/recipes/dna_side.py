@@ -101,7 +101,8 @@ def sequence_side(
     encoder: SequenceEncoder | None = asked.encoder
     report: dict[str, Any] = {"source": "given", "verdict": "not trained here", "tasks": [], "own": False}
     if isinstance(encoder, TrainedEncoder):
-        report |= {"verdict": encoder.verdict, "tasks": [f"output {number + 1}" for number in range(encoder.tasks)]}
+        named = encoder.report.get("tasks") or [f"output {number + 1}" for number in range(encoder.tasks)]
+        report |= {"verdict": encoder.verdict, "tasks": list(named), "training": encoder.report.get("training", {})}
     if encoder is None:
         examples = _examples(config, own, name, var, asked, windows, peaks, source, order, split)
         notes.extend(examples.notes)
@@ -140,6 +141,7 @@ def _trained_encoder(config: GeneRecipe, examples: Examples, order: Order, run: 
         keep=keep,
         **settings,
     )
+    encoder.report["tasks"] = list(examples.names)
     encoder.save(folder, overwrite=True)
     shutil.rmtree(keep, ignore_errors=True)
     return encoder
