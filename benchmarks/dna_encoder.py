@@ -112,7 +112,7 @@ def like_composition(y: np.ndarray, guess: np.ndarray, guide: np.ndarray) -> tup
     for one in range(20):
         rows = part == one
         some = (weights[:, rows] @ y[rows]) * (weights[:, rows] @ (1 - y[rows]))
-        area, _ = weighted_ranking(y[rows], guess[rows], weights[:, rows])
+        area, _ = weighted_ranking(y[rows], guess[rows], weights[:, rows].astype(float))
         total, pairs = total + np.where(some > 0, area, 0) * some, pairs + some
     values = total / pairs
     return values[0], *np.quantile(values[1:], (0.025, 0.975))
@@ -140,24 +140,10 @@ def nanog_part(folder: Path, epochs: int, seed: int, lsgkm: Path | None, work: P
     gate = encoder.network.gate.numpy()
     alone = [column_scores(y[test], tower, "binary")[0] for tower in towers(encoder, codes[test])]
     ones = [column_scores(y[test], single(start, tower, gate), "binary")[0] for tower in towers(encoder, codes[test])]
-    mixed = predictions(encoder, shuffled(codes[test], 1))[0]
-    said = compare(y[test], {"shuffled": mixed}, chroms[test], "binary")[0]["shuffled"]
-    lost_codes = shuffled(codes, 0)
-    control, control_minutes = timed((lost_codes, y, chroms), **{**options, "members": 1})
-    lost = control.report["scores"]["test"]
-    pairs = pairs_alone(cases)
-    like = {
-        "encoder": like_composition(y[test], predictions(encoder, codes[test])[0][:, 0], pairs),
-        "encoder trained and tested on shuffled sequences": like_composition(
-            y[test], predictions(control, lost_codes[test])[0][:, 0], pairs
-        ),
-    }
-    peer: list[str] = []
+    guesses, peer = {"encoder": predictions(encoder, codes[test])[0][:, 0]}, []
     if lsgkm is not None:
-        guess = gapped_svm(lsgkm, cases, work)
-        methods = {"encoder": predictions(encoder, codes[test])[0], "gkm-SVM": guess}
-        found, ahead = compare(y[test], methods, chroms[test], "binary")
-        like["gkm-SVM"] = like_composition(y[test], guess, pairs)
+        guesses["gkm-SVM"] = gapped_svm(lsgkm, cases, work)
+        found, ahead = compare(y[test], guesses, chroms[test], "binary")
         peer = [
             "Gapped k-mer SVM (LS-GKM, its defaults, the same training sequences): AUROC "
             f"{cell(found['gkm-SVM']['auroc'])}, AUPRC {cell(found['gkm-SVM']['auprc'])}; the encoder is ahead in "
@@ -187,20 +173,38 @@ def nanog_part(folder: Path, epochs: int, seed: int, lsgkm: Path | None, work: P
         "of the towers.",
         "",
         *peer,
+        *shuffled_part(cases, encoder, guesses, options),
+    ]
+
+
+def shuffled_part(cases: Cases, encoder: TrainedEncoder, guesses: dict[str, np.ndarray], options: Any) -> list[str]:
+    """What is left without order, and what the order adds where composition says nothing."""
+    codes, y, chroms = cases
+    test = np.isin(chroms, TEST)
+    mixed = predictions(encoder, shuffled(codes[test], 1))[0]
+    said = compare(y[test], {"shuffled": mixed}, chroms[test], "binary")[0]["shuffled"]
+    lost_codes = shuffled(codes, 0)
+    control, minutes = timed((lost_codes, y, chroms), **{**options, "members": 1})
+    lost = control.report["scores"]["test"]
+    trained = "encoder trained and tested on shuffled sequences"
+    guesses = {**guesses, trained: predictions(control, lost_codes[test])[0][:, 0]}
+    pairs = pairs_alone(cases)
+    like = {name: like_composition(y[test], guess, pairs) for name, guess in guesses.items()}
+    return [
         "Shuffled DNA (pairs of neighbours kept) holds no motif, but the composition of its class: the floor is what "
         "2-mers say, not 0.5.",
         "",
         *score_table(
             {
                 "this encoder on shuffled test sequences": said,
-                "encoder trained and tested on shuffled sequences": lost["encoder"],
+                trained: lost["encoder"],
                 "6-mers trained and tested on shuffled sequences": lost["6-mers"],
                 "2-mers, which shuffling keeps": lost["2-mers"],
                 "GC content, the same": lost["GC content"],
             }
         ),
         "",
-        f"Verdict of the shuffled encoder: {control.report['verdict']} ({control_minutes:.1f} CPU minutes, one tower).",
+        f"Verdict of the shuffled encoder: {control.report['verdict']} ({minutes:.1f} CPU minutes, one tower).",
         "",
         f"An SVM on the counts of pairs alone has {column_scores(y[test], pairs, 'binary')[0]:.3f}. Among sequences of "
         "which it says the same (twentieths of the test), so that composition cannot help, AUROC: "

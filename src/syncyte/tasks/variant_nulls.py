@@ -12,6 +12,7 @@ Leaves out: drawing itself (``genome.matched``) and p-values (``variant_tests``)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -96,6 +97,7 @@ def random_effects(
     seed: int,
     quiet: bool,
     shifts: bool,
+    keep: Path | None = None,
 ) -> Null | None:
     """Effects of random variants for the tested ones; None where nothing can be drawn.
 
@@ -106,6 +108,8 @@ def random_effects(
         ``tss`` (or middle of the peak), ``strand``.
     each
         Draws for one variant.
+    keep
+        Folder for finished blocks; None keeps nothing.
     """
     tested = tested[changed_bases(variants, tested["row"].to_numpy()) <= side.windows.length]
     if each < 1 or not len(tested):
@@ -135,7 +139,7 @@ def random_effects(
     tokens = changed_tokens(model, side, alleles)
     own = tokens.table["gene"].to_numpy() == draws["gene"].to_numpy()[tokens.table["allele"].to_numpy()]
     kept = _only(tokens, np.flatnonzero(own))
-    effects = pair_effects(cells, kept, shifts=shifts, quiet=quiet)
+    effects = pair_effects(cells, kept, keep=keep, shifts=shifts, quiet=quiet)
     return Null(draws.iloc[kept.table["allele"]].reset_index(drop=True), kept, effects, relaxed)
 
 

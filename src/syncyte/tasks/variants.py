@@ -137,9 +137,10 @@ def variant_effects(
     else:
         variants, tokens, said = diploid_tokens(run.model, side, variants, sample, seed)
         notes, nulls = [*notes, *said], 0
-    numbers = pair_effects(network, tokens, keep=keep, shifts=shifts, quiet=quiet)
+    how: dict[str, Any] = {"keep": keep, "shifts": shifts, "quiet": quiet}
+    numbers = pair_effects(network, tokens, **how)
     tested = tested_pairs(variants, tokens, numbers, side)
-    null = random_effects(run.model, side, network, variants, tested, each=nulls, seed=seed, quiet=quiet, shifts=shifts)
+    null = random_effects(run.model, side, network, variants, tested, each=nulls, seed=seed, **how)
     whole = over_groups(variants, tokens, numbers, null)
     parts = (variants, tokens, numbers, null, network, side, whole, cells.names)
     found = VariantEffects(pd.DataFrame(), {}, {}, notes, {}, *parts)

@@ -64,12 +64,10 @@ def fit_encoder(
         Chromosomes for early stopping, and for the report alone.
     task, seed, epochs
         Kind of targets; seed of everything random; passes at most.
-    length, quiet
-        Bases of the encoder, by default ``L``; show no progress.
-    keep
-        Folder for where the training stands: a killed one goes on from there.
+    length, quiet, keep
+        Bases of the encoder, by default ``L``; show no progress; folder from which a killed training goes on.
     **sizes
-        Further settings of ``nn.sequence.SequenceSizes``.
+        Further settings, of ``nn.sequence.SequenceSizes``.
 
     Raises
     ------
