@@ -6,6 +6,7 @@ import html
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.tiny_dna import finished, table_of
 from syncyte.errors import DataError, GenomeError
 from syncyte.genome.fasta import Genome
 from syncyte.genome.vcf import read_variants
+from syncyte.tasks.gene_run import GeneRun
 from syncyte.tasks.variants import COLUMNS, LIMITS, NO_WINDOW, SAME
 from syncyte.train.state import sha256
 from syncyte.variation import MARK
@@ -102,6 +104,24 @@ def test_limits_are_said_everywhere(dna_answer):
         assert (folder / f"{name}.tsv").read_text().startswith(f"# {LIMITS}\n")
     assert LIMITS in html.unescape((folder / "report.html").read_text())
     assert LIMITS in (folder / "report.json").read_text()
+
+
+def test_what_the_training_found_is_said_with_the_answer(dna_answer, ask_variants, dna_run: GeneRun, tmp_path: Path):
+    head = (dna_answer[1] / "effects.tsv").read_text().splitlines()[:4]
+    assert head[1].startswith("# Sequence model: ")
+    assert head[2] == "# Adapter: 150 genes with a window."
+    assert head[3].startswith("variant\t")
+    worse = "Hidden genes are predicted worse from adapted tokens than from static ones (loss 0.4 and 0.3)."
+    recipe = {**dna_run.trained.recipe, "covered": 6, "notes": [worse]}
+    found = ask_variants(tmp_path / "O", run=replace(dna_run.trained, recipe=recipe), nulls=0, close=0)
+    assert "6 genes with a window: so few cannot teach an adapter much" in found.notes[0]
+    assert found.notes[1] == worse
+    for name in ("effects", "ranked"):
+        head = (tmp_path / "O" / f"{name}.tsv").read_text().splitlines()
+        assert head[2:5] == ["# Adapter: 6 genes with a window.", *(f"# {note}" for note in found.notes[:2])]
+    assert "cannot teach an adapter much" in html.unescape((tmp_path / "O" / "report.html").read_text())
+    manifest = json.loads((tmp_path / "O" / MARK).read_text())
+    assert (manifest["genes with a window"], manifest["notes"]) == (6, found.notes)
 
 
 def documented(heading: str) -> list[str]:

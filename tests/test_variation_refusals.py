@@ -40,10 +40,14 @@ def test_a_genome_of_another_kind_is_refused(ask_variants, tmp_path: Path):
     assert finished(tmp_path / "O") == []
 
 
-def test_another_build_is_told(ask_variants, dna_world: Regulation, tmp_path: Path):
+def test_another_build_is_refused_unless_it_is_meant(ask_variants, dna_world: Regulation, tmp_path: Path):
     bases = np.random.default_rng(5).choice(list("ACGT"), 69_000)
     (tmp_path / "genome.fa").write_text("".join(f">{name}\n{''.join(bases)}\n" for name in dna_world.sequences))
-    found = ask_variants(tmp_path / "O", fasta=tmp_path / "genome.fa", nulls=0, close=0)
+    options = {"fasta": tmp_path / "genome.fa", "nulls": 0, "close": 0}
+    with pytest.raises(DataError, match=r"150 of 150 windows looked at have other bases than in training.*--force"):
+        ask_variants(tmp_path / "O", **options)
+    assert finished(tmp_path / "O") == []
+    found = ask_variants(tmp_path / "O", force=True, **options)
     assert any("other bases than in training: another build?" in note for note in found.notes)
     assert any("reference alleles differ" in note for note in found.notes)
 

@@ -138,6 +138,7 @@ def _answer(asked: Mapping[str, Any], work: Path) -> VariantEffects:
     run = asked["run"]
     book = open_gene_run(run if not isinstance(run, str | Path) else load_trained(run, asked["device"]))
     opened = Genome.open(genome_paths(asked["fasta"]), offset=read_offset(asked["offset"]))
+    book.check_genome(opened, asked["force"])
     given = _variants(asked["vcf"], asked["edits"], opened, asked["seed"])
     pairs = None if asked["targets"] is None else read_targets(asked["targets"])
     people = open_data(*(asked[name] for name in ("cells", "modality", "genome", "layer", "force")))
@@ -145,6 +146,7 @@ def _answer(asked: Mapping[str, Any], work: Path) -> VariantEffects:
     cache = work / "sequences" if asked["cache"] is None else Path(asked["cache"])
     found = variant_effects(book, given, opened, people, cache=cache, keep=work / "cells", **chosen)
     found = _closer(book, found, pairs, asked["close"], asked["seed"])
+    found = replace(found, notes=[*book.training_notes(), *found.notes])
     settings = {name: asked[name] for name in SETTINGS}
     return replace(found, provenance=_provenance(book, opened, people, asked["vcf"], asked["edits"], settings))
 
@@ -191,6 +193,8 @@ def _provenance(
     found = book.trained.provenance(cells, **settings)
     found["sequence model"] = book.trained.recipe.get("encoder", {})
     found["adapter"] = book.trained.recipe.get("adapter", {})
+    found["genes with a window"] = book.trained.recipe.get("covered")
+    found["training notes"] = book.training_notes()
     found["genome"] = genome.fingerprint
     found["genome spans"] = {name: list(span) for name, span in genome.spans.items()}
     if vcf is not None:
@@ -211,14 +215,14 @@ def write_effects(found: VariantEffects, folder: Path) -> None:
     from syncyte.types import json_ready
 
     tables = {"effects": found.effects, "ranked": scored_rows(found), **found.tables}
-    told = f"Sequence model: {found.provenance['sequence model'].get('verdict', 'not trained here')}."
+    head = "".join(f"# {line}\n" for line in (LIMITS, *_told(found.provenance)))
     page = variant_report(found)
     _clear(folder)
     written = {}
     for name, table in tables.items():
         path = folder / f"{name}.tsv"
         with atomic_file(path) as tmp:
-            tmp.write_text(f"# {LIMITS}\n# {told}\n" + table.to_csv(sep="\t", index=False, float_format="%.6g"))
+            tmp.write_text(head + table.to_csv(sep="\t", index=False, float_format="%.6g"))
         written[path.name] = sha256(path)
     written |= {path.name: sha256(path) for path in write_report(page, folder)}
     manifest = {
@@ -232,6 +236,15 @@ def write_effects(found: VariantEffects, folder: Path) -> None:
     with atomic_file(folder / MARK) as tmp:
         tmp.write_text(json.dumps(json_ready(manifest), indent=1))
     shutil.rmtree(folder / ".work" / "cells", ignore_errors=True)
+
+
+def _told(provenance: Mapping[str, Any]) -> list[str]:
+    """What the head of every table says of the run beside the limits of all such models."""
+    told = [f"Sequence model: {provenance['sequence model'].get('verdict', 'not trained here')}."]
+    genes = provenance["genes with a window"]
+    if genes is not None:
+        told.append(f"Adapter: {genes:,} genes with a window.")
+    return told + provenance["training notes"]
 
 
 def _clear(folder: Path) -> None:

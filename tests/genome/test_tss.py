@@ -70,6 +70,28 @@ def test_bed_columns_are_told_apart_by_content(write):
     assert table["symbol"].tolist() == ["B", "A"] and table["tss_id"].is_unique
 
 
+@pytest.mark.parametrize("comment", ["", "#", "# made by hand\n", "\ufeff", "\ufeff#", "\n"])
+@pytest.mark.parametrize("names", ["chrom\tstart\tend", "Chr\tchromStart\tchromEnd", "seqnames\tstart\tstop"])
+def test_a_line_of_names_of_a_bed_file_is_passed_over(write, names, comment):
+    rows = "chr2\t100\t600\tA\t0\t+\nchr1\t100\t600\tB\t0\t-\n"
+    expected = read_tss(write("a.bed", rows))
+    for more in ("\tname\tscore\tstrand", "\tgene\tvalue\tstrand", "\ta\tb\tc", ""):
+        pd.testing.assert_frame_equal(read_tss(write("b.bed", f"{comment}{names}{more}\n{rows}")), expected)
+
+
+def test_names_of_the_columns_of_a_bed_file_count(write):
+    text = "chrom\tstart\tend\tother\tsymbol\tgene_id\tstrand\n1\t10\t11\tx\tA\tG1\t1\n1\t20\t21\ty\tB\tG2\t-1\n"
+    table = read_tss(write("a.bed", text))
+    assert places(table) == [("G1", "chr1", 10, "+"), ("G2", "chr1", 20, "-")]
+    assert table["symbol"].tolist() == ["A", "B"]
+    with pytest.raises(GenomeError, match=r"line 3 is malformed: 'ten'"):
+        read_tss(write("b.bed", "chrom\tstart\tend\tname\tscore\tstrand\n1\t1\t2\tA\t0\t+\n1\tten\t20\tB\t0\t+\n"))
+    with pytest.raises(GenomeError, match="is empty"):
+        read_tss(write("c.bed", "chrom\tstart\tend\tname\tscore\tstrand\n"))
+    by_name = "chrom\tstart\tend\ttss\tstrand\tsymbol\n1\t10\t610\t350\t-\tA\n"
+    assert places(read_tss(write("d.tsv", by_name))) == [("A", "chr1", 350, "-")], "a column of starts is what it says"
+
+
 def test_wide_bed_intervals_of_different_widths_are_genes(write):
     table = read_tss(write("a.bed", "chr1\t100\t9000\tA\t0\t+\nchr1\t100\t7000\tB\t0\t-\n"))
     assert places(table) == [("A", "chr1", 100, "+"), ("B", "chr1", 6999, "-")]

@@ -58,7 +58,9 @@ def test_rows_of_a_small_file(write, genome):
         assert found.usable.tolist() == [0, 1, 2, 3]
         assert found.table["reason"][5] == "repeated: line 3 makes the same change"
         assert found.change(1) == (9, "", "TT")
-        with pytest.raises(GenomeError, match=r"bad cannot be scored, reference differs: found A, expected G"):
+        with pytest.raises(
+            GenomeError, match=r"bad cannot be scored, reference differs: the genome has A, the file says G"
+        ):
             found.change(4)
 
 
@@ -122,6 +124,19 @@ def test_tables(write, genome):
     assert found.table["variant"].tolist() == ["rs1", "rs2"] and found.table["record"].tolist() == [2, 4]
 
 
+def test_places_before_the_first_base_are_refused_one_by_one(write, genome):
+    places = ("4", "0", "-1", "-70")
+    lines = vcf(*(f"1 {pos} v{pos} C T . . ." for pos in places))
+    table = "chrom,pos,ref,alt,id\n" + "".join(f"1,{pos},C,T,v{pos}\n" for pos in places)
+    for path in (write("a.vcf", lines), write("a.csv", table)):
+        for given in (genome, None):
+            found = read_variants(path, given)
+            assert found.counts() == {"before the first base": 3, "ok": 1}
+            assert found.table["variant"].tolist() == [f"v{pos}" for pos in places]
+            assert found.table["reason"][3] == "before the first base: the position is -70, expected 1 or more"
+            assert found.usable.tolist() == [0]
+
+
 def test_without_a_genome_and_with_the_wrong_one(write, genome):
     path = write("a.vcf", vcf(*(f"1 {pos} . A G . . ." for pos in (1, 2, 3, 4, 5))))
     assert "not checked" in read_variants(path).notes[0] and len(read_variants(path).usable) == 5
@@ -141,7 +156,8 @@ def test_without_a_genome_and_with_the_wrong_one(write, genome):
         ("a.csv", b"chrom,pos,ref,alt\n1,4.5,C,T\n", r"line 2 is malformed.*position '4.5'"),
         ("a.vcf", HEAD.encode(), "holds no variants, and no line #CHROM"),
         ("a.vcf", vcf("1 four . C T . . .").encode(), r"line 3 is malformed.*position 'four'"),
-        ("a.vcf", vcf("1 -4 . C T . . .").encode(), r"line 3 is malformed.*position '-4'"),
+        ("a.vcf", vcf("1 4- . C T . . .").encode(), r"line 3 is malformed.*position '4-'"),
+        ("a.vcf", vcf(f"1 {10**20} . C T . . .").encode(), r"line 3 is malformed.*position '1000"),
         ("a.vcf", vcf("1 4 . C T . . .", "1 4 . C").encode(), "line 4 has 4 columns, expected 8"),
         ("a.vcf", (HEAD + NAMES + "\n1 4 . C T . . .\n").encode(), "line 3 has 1 columns, expected 8"),
         ("a.vcf", (HEAD + NAMES.replace("POS", "START") + "\n").encode(), "line 2 is no header of VCF"),

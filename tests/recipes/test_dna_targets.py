@@ -56,6 +56,27 @@ def test_regions_stand_beside_as_many_places_without(genome: Genome):
     assert set(found.parts) == {"chr1", "chr2", "chr3"}
 
 
+def test_no_chromosome_tells_regions_from_places_without(genome: Genome):
+    names = ("chr1", "chr2", "chr3")
+    peaks = pd.concat([places(n, seed, (name,)) for seed, (n, name) in enumerate(zip((60, 8, 90), names))])
+    found = region_examples(genome, peaks.reset_index(drop=True), 60, None, ("region",), 0)
+    label, share = found.targets[:, 0], gc_share(found.codes)
+    for name in names:
+        own = found.parts == name
+        assert label[own].mean() == 0.5, name
+        hit, miss = share[own & (label == 1)], share[own & (label == 0)]
+        assert hit.mean() == pytest.approx(miss.mean(), abs=0.02), name
+
+
+def test_a_chromosome_full_of_regions_gets_no_places_without(genome: Genome):
+    full = pd.DataFrame({"chrom": "chr2", "start": np.arange(0, 60_000, 300), "end": np.arange(0, 60_000, 300) + 200})
+    peaks = pd.concat([places(70, 1, ("chr1", "chr3")), full], ignore_index=True)
+    found = region_examples(genome, peaks, 60, None, ("region",), 0)
+    label = found.targets[:, 0]
+    assert label[found.parts == "chr2"].all()
+    assert (label == 0).sum() == 70
+
+
 def test_places_without_a_region_are_of_like_gc_content(genome: Genome):
     peaks = places(80, 1, ("chr3",))
     found = region_examples(genome, peaks, 60, None, ("region",), 0)
@@ -115,6 +136,23 @@ def test_chosen_parts_leave_some_to_train_on():
             assert test
             assert not set(valid) & set(test)
             assert set(names) - set(valid) - set(test), "nothing is left to train on"
+
+
+def test_unequal_parts_are_divided_as_near_as_can_be():
+    slices = np.repeat(["chr22", "chr1", "chr9"], [22, 228, 130])
+    for seed in range(10):
+        assert choose_parts(slices, seed) == (["chr22"], ["chr9"]), "most rows must train"
+    sizes = dict(zip("abcdefghij", (400, 250, 120, 60, 50, 40, 30, 20, 20, 10)))
+    rows, chosen = np.repeat(list(sizes), list(sizes.values())), set()
+    for seed in range(10):
+        valid, test = choose_parts(rows, seed)
+        assert choose_parts(rows, seed) == (valid, test)
+        assert sum(sizes[name] for name in test) / 1000 == pytest.approx(0.2, abs=0.07)
+        assert sum(sizes[name] for name in valid) / 1000 == pytest.approx(0.1, abs=0.07)
+        chosen.add((*valid, "|", *test))
+    assert len(chosen) > 1, "the seed is the draw"
+    assert choose_parts(np.repeat(["a", "b"], 5), 0)[1] == []
+    assert choose_parts(np.repeat("a", 5), 0) == ([], [])
 
 
 def test_expression_of_windows_around_starts(genome: Genome):

@@ -48,6 +48,7 @@ def trans() -> pd.DataFrame:
 
 def targets() -> pd.DataFrame:
     table = pd.DataFrame({"ranking": ["sequence: change", "co-expression"] * 2, "auroc": [0.7, 0.6, 0.8, 0.5]})
+    table = table.assign(gene=["TF1", "TF1", "TF2", "TF2"], set="targets")
     return table.assign(auprc=0.3, in_first_50=2, gene=["A", "A", "B", "B"], found_at_10=0.2, found_at_50=0.5)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ import syncyte
 from syncyte.errors import CapabilityError, ConfigError, DataError, SyncyteError
 from syncyte.genome.fasta import Genome
 from syncyte.genome.sequence import one_hot
-from syncyte.tasks.gene_run import ENCODER, GeneRun, WithOutputs, hash_of, open_gene_run, with_outputs
+from syncyte.recipes.train_dna import _worse
+from syncyte.tasks.gene_run import ENCODER, WORSE, GeneRun, WithOutputs, hash_of, open_gene_run, with_outputs
 
 
 def test_vectors_end_with_what_the_sequence_model_answers(dna_run: GeneRun):
@@ -50,18 +52,55 @@ def test_a_genome_that_covers_a_part_is_told(dna_run: GeneRun, dna_files: dict[s
     assert len(side.windows.table) == len(dna_run.windows.table)
 
 
-def test_other_bases_are_told(dna_run: GeneRun, dna_files: dict[str, Path], tmp_path: Path):
-    lines = dna_files["genome.fa"].read_text().splitlines()
-    turned = [line if line[0] == ">" else line.translate(str.maketrans("ACGT", "CATG")) for line in lines]
-    (tmp_path / "other.fa").write_text("\n".join(turned) + "\n")
-    _, notes = dna_run.side(Genome.open(tmp_path / "other.fa"), None, True)
-    assert any("have other bases than in training: another build?" in note for note in notes)
+class Edited:
+    """A genome in which the middle base of the first windows of a run is another one."""
+
+    def __init__(self, run: GeneRun, genome: Genome, windows: int) -> None:
+        rows = run.windows.table.iloc[:windows]
+        self.places = set(zip(rows["chrom"], ((rows["start"] + rows["end"]) // 2).tolist()))
+        self.genome, self.covers, self.spans = genome, genome.covers, genome.spans
+
+    def fetch(self, chrom: str, start: int, end: int) -> np.ndarray:
+        codes = self.genome.fetch(chrom, start, end).copy()
+        for name, place in self.places:
+            if name == chrom and start <= place < end:
+                codes[place - start] = (codes[place - start] + 1) % 4
+        return codes
+
+
+@pytest.mark.parametrize(("edited", "refused"), [(0, False), (1, False), (20, False), (60, True), (150, True)])
+def test_few_windows_may_differ_and_many_are_another_genome(
+    edited: int, refused: bool, dna_run: GeneRun, dna_files: dict[str, Path]
+):
+    genome = cast(Any, Edited(dna_run, Genome.open(dna_files["genome.fa"]), edited))
+    _, notes = dna_run.side(genome, None, True)
+    assert any("have other bases than in training: another build?" in note for note in notes) == (edited > 0)
+    dna_run.check_genome(genome, force=True)
+    if not refused:
+        dna_run.check_genome(genome)
+        return
+    with pytest.raises(DataError, match=r"of 150 windows looked at have other bases.*at most 20%.*--force"):
+        dna_run.check_genome(genome)
+
+
+def test_notes_of_the_training_are_handed_on(dna_run: GeneRun):
+    assert dna_run.training_notes() == []
+    worse = "Hidden genes are predicted worse from adapted tokens than from static ones (loss 0.4 and 0.3): so."
+    recipe = {**dna_run.trained.recipe, "covered": 6, "notes": ["something else", worse]}
+    run = replace(dna_run, trained=replace(dna_run.trained, recipe=recipe))
+    few, other = run.training_notes()
+    assert "6 genes with a window: so few cannot teach an adapter much" in few
+    assert other == worse
+    told = {"masked loss adapted": 0.4, "masked loss static": 0.3}
+    assert all(WORSE in note for note in _worse(told)), "the training says it in these words"
 
 
 def test_a_run_without_windows_has_no_sequence_side(dna_run: GeneRun, dna_files: dict[str, Path]):
     bare = replace(dna_run, windows=None, encoder=None)
     with pytest.raises(CapabilityError, match="Train it with --fasta and --tss"):
         bare.side(Genome.open(dna_files["genome.fa"]), None, True)
+    with pytest.raises(CapabilityError, match="Train it with --fasta and --tss"):
+        bare.check_genome(Genome.open(dna_files["genome.fa"]))
 
 
 def test_a_run_whose_sequence_model_is_gone_or_another_is_refused(dna_run: GeneRun, tmp_path: Path):

@@ -13,6 +13,7 @@ from tests.tiny_dna import network_of
 
 from syncyte.genome.fasta import Genome
 from syncyte.genome.gene_windows import gene_windows, match_starts
+from syncyte.genome.sequence import to_text
 from syncyte.genome.tss import read_tss
 from syncyte.genome.variants import Variants, variants_of
 from syncyte.recipes.simulate_regulation import Regulation
@@ -60,10 +61,33 @@ def test_few_variants_have_draws_of_their_own_and_many_share():
 def test_a_variant_is_compared_with_draws_for_the_one_most_like_it():
     draws = pd.DataFrame({"class": ["a", "a", "b", "a"], "for_distance": [10, 500, 10, 10]})
     null = Null(draws, None, None, {})
-    assert null.of("a", 20.0).tolist() == [0, 3]
-    assert null.of("a", -400.0).tolist() == [0, 3]
-    assert null.of("a", 400.0).tolist() == [1]
-    assert null.of("c", 0.0).tolist() == []
+    kinds = np.array(["a", "a", "a", "c"], dtype=object)
+    found = null.of(kinds, np.array([20.0, -400.0, 400.0, 0.0]))
+    assert [rows.tolist() for rows in found] == [[0, 3], [0, 3], [1], []]
+
+
+def test_effects_of_draws_are_brought_to_the_weight_of_a_variant():
+    null = Null(pd.DataFrame(), SimpleNamespace(table=pd.DataFrame({"weight": [1.0, 0.5, 0.1]})), None, {})
+    found = null.scaled(np.array([3.0, 2.0, 1.0]), np.array([1, 2]), 0.2)
+    assert found == pytest.approx([2.0 * 0.4, 1.0 * 2])
+
+
+def test_classes_tell_what_is_around(dna_files: dict[str, Path]):
+    genome = Genome.open(dna_files["genome.fa"])
+    text = to_text(genome.fetch("chr1", 0, 3_000))
+    place = text.index("CG", 100)
+    pairs = pd.DataFrame({"allele": [0, 0, 1], "slot": ["start", "peaks", "start"]})
+    other = next(at for at in range(100, 3_000) if text[at - 1 : at + 2] in ("TTA", "ATT", "AAT"))
+    variants = variants_of(
+        [
+            row("C", "T", "snv", "chr1", place),
+            row(text[other], "G" if text[other] != "A" else "C", "snv", "chr1", other),
+        ]
+    )
+    found = pair_classes(variants, pairs, genome)
+    assert found[0].startswith("snv 1 transition CpG GC ")
+    assert found[1] == found[0] + " in peaks"
+    assert found[2].startswith("snv 1 transversion GC ")
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +105,7 @@ def drawn(dna_run: GeneRun, dna_world: Regulation, dna_files: dict[str, Path]) -
         ]
     )
     tested = pd.DataFrame({"row": [0, 1], "class": classes(variants, np.arange(2)), "distance": [30, 35]}).assign(
-        tss=int(start["tss"]), strand=start["strand"], far=False
+        weight=1.0, tss=int(start["tss"]), strand=start["strand"], far=False
     )
     null = random_effects(
         dna_run.model, side, network_of(dna_run, dna_world), variants, tested, each=12, seed=0, quiet=True, shifts=False
@@ -136,8 +160,8 @@ def test_a_variant_in_a_peak_is_compared_with_others_in_peaks(dna_run: GeneRun, 
     variants = variants_of([row(base, "ACGT"["ACGT".index(base) - 1], "snv", peak["chrom"], place)])
     tokens = changed_tokens(dna_run.model, side, alleles_of(variants))
     assert "peaks" in set(tokens.table["slot"])
-    kinds = dict(zip(tokens.table["slot"], pair_classes(variants, tokens.table)))
-    assert kinds["peaks"] == "snv 1 in peaks"
+    kinds = dict(zip(tokens.table["slot"], pair_classes(variants, tokens.table, genome)))
+    assert kinds["peaks"].startswith("snv 1 t") and kinds["peaks"].endswith(" in peaks")
     network = network_of(dna_run, dna_world)
     numbers = pair_effects(network, tokens, shifts=False)
     tested = variant_nulls.tested_pairs(variants, tokens, numbers, side)
@@ -145,6 +169,8 @@ def test_a_variant_in_a_peak_is_compared_with_others_in_peaks(dna_run: GeneRun, 
     assert own["tss"].tolist() == [int(peak["anchor"])]
     null = random_effects(dna_run.model, side, network, variants, own, each=12, seed=0, quiet=True, shifts=False)
     assert null is not None
-    assert set(null.draws["class"]) == {"snv 1 in peaks"}
-    assert null.tokens.table["slot"].str.contains("peaks").all()
+    assert set(null.draws["class"]) == {kinds["peaks"]}
+    weights = null.tokens.table["weight"] / own["weight"].iloc[0]
+    assert weights.between(0.2, 5).all()
+    assert (null.tokens.table["slot"] == "peaks").all()
     assert null.draws["distance"].abs().max() <= side.windows.length // 2  # from the middle of a peak

@@ -19,7 +19,7 @@ from syncyte.genome.variants import Variants, variants_of
 from syncyte.genome.vcf import read_variants
 from syncyte.recipes.simulate_regulation import Regulation
 from syncyte.tasks.gene_run import GeneRun
-from syncyte.tasks.variant_nulls import classes
+from syncyte.tasks.variant_nulls import pair_classes
 from syncyte.tasks.variants import COLUMNS, SHOWN, VariantEffects, variant_effects
 
 
@@ -86,17 +86,19 @@ def test_own_values_are_means_over_donors(found: VariantEffects, dna_run: GeneRu
 def test_p_against_random_variants_by_hand(found: VariantEffects, given: Variants, dna_run: GeneRun):
     null = found.null
     assert null is not None
-    kinds = dict(zip(given.table["variant"], classes(given, np.arange(len(given)))))
+    kinds = pair_classes(given, found.tokens.table, found.side.genome)
+    weights = null.tokens.table["weight"].to_numpy()
     for row, pair, place in places(found, dna_run):
-        own = np.flatnonzero(null.draws["class"] == kinds[row.variant])
+        own = np.flatnonzero(null.draws["class"] == kinds[pair])
+        factor = found.tokens.table["weight"].iloc[pair] / weights[:, None]
         gap = np.abs(np.arcsinh(null.draws["for_distance"].to_numpy()[own] / 50) - np.arcsinh(row.tss_distance / 50))
         own = own[gap == gap.min()]
-        sizes = null.effects.size[own, place]
+        sizes = (null.effects.size * factor)[own, place]
         assert row.trans_p == pytest.approx((1 + (sizes >= row.trans_size).sum()) / (1 + np.isfinite(sizes).sum()))
         units = np.flatnonzero(found.cells.units["group"] == row.group)
-        values = np.abs(np.nanmean(null.effects.own[own][:, units], axis=1))
+        values = np.abs(np.nanmean((null.effects.own * factor)[own][:, units], axis=1))
         assert row.cis_p == pytest.approx((1 + (values >= abs(row.cis_value)).sum()) / (1 + len(values)))
-        whole = np.nanmean(np.abs(null.effects.own[own]), axis=1)
+        whole = np.nanmean(np.abs((null.effects.own * factor)[own]), axis=1)
         mine = np.nanmean(np.abs(found.numbers.own[pair]))
         assert row.cis_p_all == pytest.approx((1 + (whole >= mine).sum()) / (1 + len(whole)))
         assert row.null_draws == len(values)
@@ -108,6 +110,9 @@ def test_false_discovery_is_over_all_rows_scored(found: VariantEffects):
     for name in ("cis", "trans", "donor"):
         expected = stats.false_discovery_control(table[f"{name}_p"])
         assert table[f"{name}_fdr"].to_numpy() == pytest.approx(expected)
+    pairs = table.drop_duplicates(["variant", "gene"])  # one test of a pair, whatever the groups
+    expected = stats.false_discovery_control(pairs["cis_p_all"])
+    assert pairs["cis_fdr_all"].to_numpy() == pytest.approx(expected)
 
 
 def test_genes_that_rise_and_fall_are_named(found: VariantEffects, dna_run: GeneRun):
@@ -201,7 +206,7 @@ def test_a_change_longer_than_a_window_has_no_p_and_stops_nobody(
     assert (own["status"] == "scored").any()
     assert own.loc[own["status"] == "scored", "cis_p"].isna().all()
     assert found.effects["cis_p"].notna().any()
-    assert any("1 alleles change more bases than a window holds" in note for note in found.notes)
+    assert any("1 alleles have no random variants, so no p" in note for note in found.notes)
 
 
 def test_cells_without_a_donor_are_told_or_refused(

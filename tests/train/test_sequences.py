@@ -18,8 +18,10 @@ from syncyte.train.sequence_report import (
     BEATS,
     BEATS_GC,
     LOSES,
+    TOO_FEW,
     UNTESTED,
     compare,
+    too_few,
     verdict,
     weighted_r,
     weighted_ranking,
@@ -167,6 +169,26 @@ def test_verdicts():
     ):
         assert verdict({"6-mers": six, "2-mers": two, "gc": gc}, ["6-mers", "2-mers"], "gc") == expected
     assert verdict({}, ["6-mers", "2-mers"], "gc") == UNTESTED
+
+
+def test_a_handful_of_held_out_windows_gets_no_verdict():
+    y = np.repeat([0.0, 1.0], [300, 19])
+    assert too_few(y, "binary")
+    assert not too_few(np.append(y, 1.0), "binary")
+    assert not too_few(np.stack([np.append(y, 1.0), np.zeros(320)], axis=1), "binary"), "one target is enough"
+    assert too_few(np.ones((300, 2)), "binary")
+    assert too_few(np.arange(39), "count")
+    assert not too_few(np.arange(40), "count")
+
+
+def test_an_encoder_tested_on_few_windows_does_not_beat_anything():
+    codes, y, groups = cases(300, 3)
+    groups = np.where(np.arange(300) < 30, "chr9", groups)
+    options = {"valid": ["chr1"], "test": ["chr9"], "epochs": 1, "quiet": True, **SMALL, "members": 0}
+    encoder = fit_encoder(codes, y, groups, **options)
+    assert encoder.verdict == TOO_FEW
+    assert not encoder.verdict.startswith("beats")
+    assert encoder.report["scores"]["test"]["encoder"]["auroc"][0] > 0, "scores are still told"
 
 
 def test_few_chromosomes_are_resampled_by_sequence_and_many_whole():

@@ -170,7 +170,7 @@ def matched_variants(
     told = f"{seed}|{chrom}:{start}:{ref}>{alt}|{kind}|{tss}{strand}".encode()
     rng = np.random.default_rng(int.from_bytes(hashlib.blake2b(told, digest_size=16).digest(), "little"))
     distance = tss - (start + size - 1) if minus else start - tss
-    gc, cpg = _around(source.genome, chrom, start, size, minus)
+    gc, cpg = around(source.genome, chrom, start, size, minus)
     window, place, level = _draw(source, (size, distance, gc, cpg), (chrom, start), n, rng)
     old, new = to_codes(ref), to_codes(alt)
     if minus:
@@ -206,7 +206,7 @@ def _touches(source: Background, window: np.ndarray | int, place: np.ndarray | i
     return (before == 1) & (behind == 2)
 
 
-def _around(genome: Genome, chrom: str, start: int, size: int, minus: bool) -> tuple[float, bool]:
+def around(genome: Genome, chrom: str, start: int, size: int, minus: bool = False) -> tuple[float, bool]:
     """GC share around a change and whether it touches a CpG, as ``background`` has them of its windows."""
     reach = FLANK + size + 1
     codes = genome.fetch(chrom, start - reach, start + size + reach)
@@ -220,7 +220,7 @@ def _around(genome: Genome, chrom: str, start: int, size: int, minus: bool) -> t
     return float(strong / max(known, 1)), bool(cpg)
 
 
-def distance_bin(distance: np.ndarray) -> np.ndarray:
+def _bin(distance: np.ndarray) -> np.ndarray:
     """Number of the distance's bin, from 1."""
     return np.searchsorted(EDGES, np.abs(distance), side="right")
 
@@ -232,7 +232,7 @@ def _draw(
     size, distance, gc, cpg = like
     columns = np.arange(source.length - size + 1)
     apart = columns - source.length // 2
-    near, side = np.abs(distance_bin(apart) - distance_bin(np.array(distance))), (apart < 0) == (distance < 0)
+    near, side = np.abs(_bin(apart) - _bin(np.array(distance))), (apart < 0) == (distance < 0)
     order = rng.permutation(len(source.table))
     chosen: list[np.ndarray] = []
     taken, count = np.zeros(0, dtype=np.int64), 0

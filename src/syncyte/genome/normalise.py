@@ -56,9 +56,8 @@ def resolve(genome: Genome | None, chrom: str, pos: int, ref: str, alt: str, inf
     if kind is not None and alt[:5].upper() not in ("<DEL>", "<DEL:", "<DUP>", "<DUP:"):
         return Allele(start, ref, alt, kind, "refused", _odd_reason(alt))
     if pos < 1:
-        return Allele(
-            start, ref, alt, kind or kind_of(ref, alt), "refused", "position 0: it lies before the first base"
-        )
+        reason = f"before the first base: the position is {pos}, expected 1 or more"
+        return Allele(start, ref, alt, kind or kind_of(ref, alt), "refused", reason)
     if kind is not None:
         return _structural(genome, chrom, pos, ref, alt, info, which)
     reason = _letters(ref, alt)
@@ -129,8 +128,8 @@ def check_reference(genome: Genome, chrom: str, start: int, ref: str) -> str:
     if found == ref:
         return ""
     at = next(place for place in range(len(ref)) if ref[place] != found[place])
-    what = f"found {_told(found)}, expected {_told(ref)}" + (f" (first at base {at + 1})" if len(ref) > 1 else "")
-    return f"reference differs: {what} at {chrom}:{start + 1}"
+    where = f" (first at base {at + 1})" if len(ref) > 1 else ""
+    return f"reference differs: the genome has {_told(found)}, the file says {_told(ref)}{where} at {chrom}:{start + 1}"
 
 
 def check_covered(genome: Genome, chrom: str, start: int, end: int) -> str:

@@ -6,7 +6,7 @@ A start is the position of one base, 0-based. From files it is read so:
 - BED: the middle base of the interval. An even width has two middle bases; the downstream one is the start, which is
   where tools that write ``TSS +- 250`` have it on both strands. An interval of no width (``11869 11869``) is a 1-based
   position written twice. Where widths differ and some are above 5 kb, or one line alone is, they are whole genes, read
-  by their first base.
+  by their first base. A first line of names (``chrom``, ``start``, ``end``, ...) is passed over.
 - Tables: a column ``tss`` is 0-based, as syncyte writes it; BioMart's own column and ``start`` and ``end`` are 1-based,
   end included.
 
@@ -35,6 +35,12 @@ TSS_COLUMNS = ["gene_id", "symbol", "chrom", "tss", "strand", "tss_id"]
 _WIDE = 5000  # bp; with wider intervals, of different widths, a file lists genes
 _ATTRIBUTE = re.compile(r'(?:^|[;\s])(gene_id|gene_name|transcript_id)[ =]"?([^";]*)')
 _GENE_ID, _TRANSCRIPT_ID = r"ENS[A-Z]*G\d{11}.*", r"ENS[A-Z]*T\d{11}.*"
+_STRANDS = {"1": "+", "-1": "-", "+1": "+"}
+_BED_HEAD = (  # names of the first three columns of a BED file that names them
+    {"chrom", "chr", "chromosome", "seqname", "seqnames"},
+    {"start", "chromstart", "chrom_start", "chrstart"},
+    {"end", "stop", "chromend", "chrom_end", "chrend"},
+)
 _NAMES = {
     "gene_id": ("gene_id", "ensembl_id", "ensembl_gene_id", "ensembl", "ensgene", "gene stable id"),
     "symbol": ("symbol", "gene", "gene_name", "gene_symbol", "gene name", "name"),
@@ -71,17 +77,31 @@ def read_tss(path: str | Path) -> pd.DataFrame:
     path = Path(path).expanduser()
     with opened(path) as stream:
         head = [line.decode("utf-8", "replace") for line in stream.readlines(1 << 16)]
-    lines = [line for line in head if line.strip() and not line.startswith(("#", "track", "browser"))]
+    lines = [line for line in head if not _passed(line)]
+    names = _bed_names(lines[0]) if lines else []
+    lines = lines[bool(names) :]
     if not lines:
         raise GenomeError(f"{path} is empty. Expected a GTF, a BED file or a table of transcription starts.")
     field = lines[0].rstrip("\r\n").split("\t")
     if len(field) == 9 and field[6] in "+-." and field[3].isdigit():
         table = _of_gtf(path)
     elif len(field) >= 3 and field[1].strip().isdigit() and field[2].strip().isdigit():
-        table = _of_bed(path)
+        table = _of_bed(path, names)
     else:
         table = _of_table(path)
     return _starts(table, path)
+
+
+def _passed(line: str) -> bool:
+    """Whether a line of a BED file says nothing of a place."""
+    return not line.strip() or line.startswith(("#", "track", "browser"))
+
+
+def _bed_names(line: str) -> list[str]:
+    """Names of the columns of a BED file where a line gives them; a table with a column of starts is none."""
+    names = [name.strip().lower() for name in line.lstrip("\ufeff#").split("\t")]
+    fits = len(names) >= 3 and all(name in known for name, known in zip(names, _BED_HEAD))
+    return names if fits and not set(names) & {*_NAMES["tss"], *_NAMES["tss1"]} else []
 
 
 def windows(table: pd.DataFrame, length: int) -> pd.DataFrame:
@@ -149,7 +169,7 @@ def _of_gtf(path: Path) -> pd.DataFrame:
     return pd.DataFrame(rows["transcript"] or rows["gene"], columns=columns)
 
 
-def _of_bed(path: Path) -> pd.DataFrame:
+def _of_bed(path: Path, names: list[str]) -> pd.DataFrame:
     table, first_line = _frame(path, "\t", header=False)
     start, end = _whole(path, table[1], first_line), _whole(path, table[2], first_line)
     found = pd.DataFrame({"chrom": table[0], "symbol": "", "gene_id": "", "tss_id": ""})
@@ -163,6 +183,10 @@ def _of_bed(path: Path) -> pd.DataFrame:
             found["strand"] = column
         elif (found["symbol"] == "").all() and column.str.fullmatch(r"[-+.\d]*").mean() < 0.5:
             found["symbol"] = column
+    for key in ("gene_id", "symbol", "tss_id", "strand"):  # what a line of names says goes before what columns hold
+        place = next((names.index(name) for name in _NAMES[key] if name in names), -1)
+        if place in table.columns:
+            found[key] = table[place].fillna("").str.strip().replace(_STRANDS if key == "strand" else {})
     if "strand" not in found:
         raise GenomeError(
             f"{path} has no column of strands (+ or - in each line), and sequence is read in the gene's direction. Add "
@@ -197,7 +221,7 @@ def _of_table(path: Path) -> pd.DataFrame:
         )
     text = {key: "" if chosen[key] is None else table[chosen[key]].fillna("").str.strip() for key in chosen}
     found = pd.DataFrame({key: text[key] for key in ("gene_id", "symbol", "chrom", "strand", "tss_id")})
-    found["strand"] = found["strand"].replace({"1": "+", "-1": "-", "+1": "+"})
+    found["strand"] = found["strand"].replace(_STRANDS)
     numbers = [_whole(path, table[chosen[key]], first_line) for key in place]
     if len(numbers) == 2:
         return found.assign(tss=np.where(found["strand"] == "-", numbers[1], numbers[0]) - 1)
@@ -210,7 +234,7 @@ def _frame(path: Path, sep: str, header: bool) -> tuple[pd.DataFrame, int]:
         text = stream.read().decode("utf-8", errors="replace")
     skip = 0
     for line in io.StringIO(text):
-        if line.strip() and (header or not line.startswith(("#", "track", "browser"))):
+        if line.strip() and (header or not (_passed(line) or _bed_names(line))):
             break
         skip += 1
     how = {"sep": sep, "dtype": str, "keep_default_na": False, "na_values": [], "skip_blank_lines": False}

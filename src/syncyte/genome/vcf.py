@@ -10,6 +10,7 @@ Leaves out every other column, and looking up by place: files are read from thei
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from syncyte.genome.fasta import Genome, check_end
 from syncyte.genome.tables import opened
 from syncyte.genome.variants import ABSENT, MISSING, Records, Variants, make_variants
 
+_PLACE = re.compile(r"-?[0-9]{1,15}")  # one before the first base is refused later, by itself
 READERS = ("own", "cyvcf2", "pysam")
 _TABLE = {
     "chrom": ("chrom", "chr", "chromosome", "#chrom", "#chr"),
@@ -196,7 +198,7 @@ def _header(path: Path, number: int, field: list[str], records: Records, wanted:
 
 def _add(path: Path, number: int, field: list[str], records: Records) -> None:
     chrom, pos, name, ref, alt = field[:5]
-    if not (chrom and pos.isascii() and pos.isdigit() and ref and alt):
+    if not (chrom and _PLACE.fullmatch(pos) and ref and alt):
         raise GenomeError(
             f"{path} line {number} is malformed: chromosome {chrom!r}, position {pos!r}, alleles {ref[:20]!r} and "
             f"{alt[:20]!r}. Expected a name, a whole number and two alleles."

@@ -1,7 +1,7 @@
 """What a sequence model of the user's own learns from: windows of DNA and what is measured there.
 
 - Cells with ATAC: how often a region is open in each group of cells over the group's mean, and 0 for as many places
-  without a region and of like GC content.
+  without a region, on the same chromosome and of like GC content.
 - Regions alone: region or not.
 - Neither: mean log expression of each group of cells, from windows around starts. Few examples and a far way from
   sequence to counts: the run is marked weak.
@@ -12,6 +12,7 @@ Leaves out: the network and its training (``models.dna_encoder``).
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -30,6 +31,9 @@ from syncyte.genome.sequence import UNKNOWN
 FEWEST = 60  # windows that a sequence model can be trained on at all
 STRETCHES = 10  # of a genome of one or two chromosomes
 MOST_UNKNOWN = 0.1  # share of bases of a window
+TEST, VALID, TRAIN = 0.2, 0.1, 0.45  # shares of windows that are aimed at; the last is the least to train on
+ORDERS = 400  # random orders of parts that are looked at
+NEAR = 0.05  # a division that is worse than the best one by this much is as good: seeds then differ
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,10 @@ def region_examples(
     names: tuple[str, ...],
     seed: int,
 ) -> Examples:
-    """Windows of regions, and as many places without any, of like GC content.
+    """Windows of regions, and on each chromosome as many places without any, of the GC content of its regions.
+
+    Drawn over the whole genome, places without a region would tell chromosomes apart instead: where regions are dense
+    or rich in GC, few would be found.
 
     Parameters
     ----------
@@ -71,7 +78,7 @@ def region_examples(
             f"{len(kept):,} of {len(peaks):,} regions lie in the genome given; a sequence model needs {FEWEST} or "
             "more. Give a larger FASTA, or a trained model with --dna-encoder."
         )
-    free = matched_negatives(genome, peaks, len(codes), seed, length=length)
+    free = matched_negatives(genome, peaks, dict(Counter(chrom[kept].tolist())), seed, length=length)
     none = window_codes(genome, free)
     values = np.ones((len(kept), 1), dtype=np.float32) if openness is None else openness[kept]
     targets = np.concatenate([values, np.zeros((len(none), values.shape[1]), dtype=np.float32)])
@@ -116,26 +123,31 @@ def split_parts(chrom: NDArray, position: NDArray) -> tuple[NDArray, list[str]]:
 def choose_parts(parts: NDArray, seed: int) -> tuple[list[str], list[str]]:
     """Parts that stop the training and that are only reported: chr10, and chr8 with chr9, where there are many.
 
-    Else parts drawn at random, about a tenth and a fifth of the windows; what is left trains.
+    Else parts drawn at random, as near to a tenth and a fifth of the windows as parts allow; what is left trains.
     """
     names, sizes = np.unique(parts.astype(str), return_counts=True)
     if len(names) > 12 and {"chr8", "chr9", "chr10"} <= set(names):
         return ["chr10"], ["chr8", "chr9"]
-    order = [str(names[place]) for place in np.random.default_rng(seed).permutation(len(names))]
-    size = dict(zip(names.tolist(), (sizes / sizes.sum()).tolist()))
-    test = _until(order[:-2], size, 0.2)  # one part at least is left to stop by, and one to train on
-    valid = _until([name for name in order if name not in test][:-1], size, 0.1)
-    return valid, test
+    rng, share = np.random.default_rng(seed), sizes / sizes.sum()
+    found = [_division(rng.permutation(len(names)), share) for _ in range(ORDERS)]
+    found = [one for one in found if one[3] >= TRAIN] or found
+    best = min(one[2] for one in found)
+    valid, test = next(one[:2] for one in found if one[2] <= best + NEAR)
+    return [str(name) for name in names[valid]], [str(name) for name in names[test]]
 
 
-def _until(order: list[str], size: dict[str, float], share: float) -> list[str]:
-    """Parts in order until they hold a share of all."""
-    chosen: list[str] = []
-    for name in order:
-        if sum(size[one] for one in chosen) >= share:
-            break
-        chosen.append(name)
-    return chosen
+def _division(order: NDArray, share: NDArray) -> tuple[NDArray, NDArray, float, float]:
+    """Parts in order, the first to test and the next to stop by; how far off that is, and the share that trains."""
+    tests = _leading(share[order[:-2]], TEST)  # one part at least is left to stop by, and one to train on
+    stops = tests + _leading(share[order[tests:-1]], VALID)
+    test, valid = order[:tests], order[tests:stops]
+    off = abs(share[test].sum() - TEST) + abs(share[valid].sum() - VALID)
+    return valid, test, float(off), float(share[order[stops:]].sum())
+
+
+def _leading(share: NDArray, wanted: float) -> int:
+    """How many leading parts hold a share nearest to the one wanted: one at least, where there is any."""
+    return int(np.abs(np.cumsum(share) - wanted).argmin()) + 1 if len(share) else 0
 
 
 def _fetch(

@@ -139,13 +139,22 @@ def _learn(
 
 
 def _kept(var: pd.DataFrame, starts: pd.DataFrame | None) -> pd.DataFrame:
-    """Names of genes as they are kept in a run; symbols of genes that the cells name by id are those of the starts."""
+    """Names of genes as they are kept in a run: ids and symbols that the cells lack are those of the starts.
+
+    A gene without an id has an empty one; where no gene has one there is no column.
+    """
     found = pd.DataFrame(index=var.index)
-    if "gene_id" in var:
-        found["gene_id"] = var["gene_id"].astype(str).to_numpy()
     named = pd.Series(var.index.astype(str), dtype=object)
-    if starts is not None and named.str.match(ENSEMBL).any():
-        matched = match_starts(starts, var).drop_duplicates("gene")
+    known = var["gene_id"].astype(str) if "gene_id" in var else named.where(named.str.match(ENSEMBL), "")
+    ids = known.to_numpy(dtype=object, copy=True)
+    matched = None if starts is None else match_starts(starts, var).drop_duplicates("gene")
+    if matched is not None:
+        own = matched[matched["gene_id"].astype(str) != matched["symbol"].astype(str)]  # a symbol twice is no id
+        own = own[ids[own["gene"].to_numpy()] == ""]
+        ids[own["gene"].to_numpy()] = own["gene_id"].astype(str).to_numpy()
+    if (ids != "").any():
+        found["gene_id"] = ids
+    if matched is not None and named.str.match(ENSEMBL).any():
         symbols = matched["symbol"].astype(str)
         place = matched["gene"].to_numpy()[(symbols != "").to_numpy()]
         named.iloc[place] = symbols[symbols != ""].to_numpy()

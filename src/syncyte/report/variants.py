@@ -128,7 +128,7 @@ def _bars(table: pd.DataFrame) -> Figure:
 
 def _targets(found: VariantEffects) -> Section:
     table = found.tables["targets"]
-    mean = table.groupby("ranking", sort=False)[["auroc", "auprc", "in_first_50"]].mean()
+    mean = list_means(table, ["auroc", "auprc", "in_first_50"])
     figures = {
         "Targets among controls of like expression, by ranking": target_figure(table),
         "Enrichment: share of the targets among the first genes of all": enrichment_figure(table),
@@ -136,6 +136,11 @@ def _targets(found: VariantEffects) -> Section:
     tables = {"Mean over lists": mean, "All lists": table[[n for n in table if not n.startswith("found_at_")]]}
     text = "Controls are genes of like expression. Co-expression is the ranking to beat; intervals resample targets."
     return Section("Known targets", text=text, tables=tables, figures=figures)
+
+
+def list_means(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Mean over lists by ranking; the alleles of a gene are one list's, not as many."""
+    return table.groupby(["ranking", "gene", "set"], sort=False)[columns].mean().groupby("ranking", sort=False).mean()
 
 
 def target_figure(table: pd.DataFrame) -> Figure:
@@ -159,7 +164,7 @@ def enrichment_figure(table: pd.DataFrame) -> Figure:
     figure = new_figure(6.8, 4.0)
     axes = figure.subplots()
     steps = [int(name.removeprefix("found_at_")) for name in table if name.startswith("found_at_")]
-    mean = table.groupby("ranking", sort=False)[[f"found_at_{step}" for step in steps]].mean()
+    mean = list_means(table, [f"found_at_{step}" for step in steps])
     mean = mean[[not name.endswith("shift") for name in mean.index]]
     for place, (name, row) in enumerate(mean.iterrows()):
         first = str(name).startswith("sequence: ")

@@ -5,7 +5,7 @@ Leaves out: training (recipes), what is asked of it (``variants``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,10 @@ from syncyte.tasks.trained import Trained
 from syncyte.tasks.variant_tokens import SequenceSide
 
 ENCODER = "sequence"  # folder in a run
+LOOKED = 200  # windows whose bases are compared with those of the training
+OTHER = 0.2  # share of them that may differ: more is another genome, not an edited one
+FEW = 50  # genes with a window that an adapter should have at least
+WORSE = "predicted worse from adapted tokens"  # words of a note of the training
 WINDOWS, LINKS, MEDIANS, HASHES = "windows", "links", "medians", "windows.hash"
 
 
@@ -81,12 +85,49 @@ class GeneRun:
         DataError
             If the genome covers none of its windows.
         """
+        windows, encoder, inside = self._parts(genome)
+
+        def vectors(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+            return embed_cached(encoder, codes, cache, batch_size=64, progress=not quiet)
+
+        tasks = tuple(self.trained.recipe["encoder"].get("tasks", ()))
+        side = SequenceSide(windows, genome, vectors, tasks if isinstance(encoder, WithOutputs) else ())
+        return side, self._notes(genome, inside)
+
+    def check_genome(self, genome: Genome, force: bool = False) -> None:
+        """Refuse a genome in which windows have other bases than in training, unless ``force``.
+
+        Raises
+        ------
+        CapabilityError, DataError
+            As of ``side``; and if more than 20 % of the windows looked at differ.
+        """
+        differ, looked = self._differing(genome, self._parts(genome)[2])
+        if differ > OTHER * looked and not force:
+            raise DataError(
+                f"{differ:,} of {looked:,} windows looked at have other bases than in training; at most "
+                f"{OTHER:.0%} may, in an edited genome. Is it another build, or another species? Give the genome that "
+                "the run was trained on, or --force to go on with this one."
+            )
+
+    def training_notes(self) -> list[str]:
+        """What the training found that those who read an answer should know: few genes, worse predictions."""
+        genes = self.trained.recipe.get("covered")
+        notes = []
+        if genes is not None and genes < FEW:
+            notes.append(
+                f"The run has {genes:,} genes with a window: so few cannot teach an adapter much. See its held-out "
+                "numbers (adapter in recipe.json)."
+            )
+        return notes + [note for note in self.trained.recipe.get("notes", ()) if WORSE in note]
+
+    def _parts(self, genome: Genome) -> tuple[GeneWindows, SequenceEncoder, NDArray[np.bool_]]:
+        """Windows, the sequence model, and which windows lie in the genome; see ``side``."""
         if self.windows is None or self.encoder is None or not len(self.windows.table):
             raise CapabilityError(
                 f"The run {self.trained.path} has no sequence side (no gene had a window, or vectors were given with "
                 "--gene-features). Train it with --fasta and --tss."
             )
-        encoder = self.encoder
         inside = np.array(
             [
                 genome.covers(c, s, e)
@@ -98,25 +139,26 @@ class GeneRun:
                 f"The genome covers {_spans(genome)} and none of the {len(inside):,} windows of the run. Give the "
                 "genome that the run was trained on, of the same build."
             )
+        return self.windows, self.encoder, inside
 
-        def vectors(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
-            return embed_cached(encoder, codes, cache, batch_size=64, progress=not quiet)
+    def _differing(self, genome: Genome, inside: NDArray[np.bool_]) -> tuple[int, int]:
+        """How many windows have other bases than in training, and how many were looked at."""
+        assert self.windows is not None
+        windows, rows = self.windows, np.flatnonzero(inside)
+        rows = rows[:: max(1, len(rows) // LOOKED)]
+        codes = (replace(windows, table=windows.table.iloc[[row]]).fetch(genome)[0] for row in rows)
+        return sum(hash_of(one) != self.hashes[row] for row, one in zip(rows, codes)), len(rows)
 
-        tasks = tuple(self.trained.recipe["encoder"].get("tasks", ()))
-        side = SequenceSide(self.windows, genome, vectors, tasks if isinstance(encoder, WithOutputs) else ())
-        return side, self._notes(side, inside)
-
-    def _notes(self, side: SequenceSide, inside: NDArray[np.bool_]) -> list[str]:
+    def _notes(self, genome: Genome, inside: NDArray[np.bool_]) -> list[str]:
         notes = []
         if not inside.all():
             notes.append(
                 f"{int((~inside).sum()):,} of {len(inside):,} windows of the run lie outside the genome given."
             )
-        some = np.flatnonzero(inside)[:: max(1, int(inside.sum()) // 200)]
-        differ = sum(hash_of(side.codes(int(row))) != self.hashes[row] for row in some)
+        differ, looked = self._differing(genome, inside)
         if differ:
             notes.append(
-                f"{differ:,} of {len(some):,} windows looked at have other bases than in training: another build? "
+                f"{differ:,} of {looked:,} windows looked at have other bases than in training: another build? "
                 "Effects are differences within the genome given."
             )
         return notes

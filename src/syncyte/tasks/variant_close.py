@@ -11,10 +11,11 @@ import torch
 
 from syncyte.tasks.gene_run import GeneRun
 from syncyte.tasks.variant_detail import look_closely, mutagenesis
+from syncyte.tasks.variant_tests import adjusted
 from syncyte.tasks.variants import VariantEffects, own_sizes
 
 STRONGEST = 4  # alleles of a gene whose ranking of targets is tested
-BEYOND = 0.05  # p over all groups from which an allele is taken to do something
+BEYOND = 0.05  # false discovery rate among a gene's alleles up to which one is taken to do something
 REACH = 300  # bases on either side of a start in a track
 
 
@@ -39,7 +40,7 @@ def close_tables(run: GeneRun, found: VariantEffects, close: int, tracked: int, 
         trans.append(detail.trans.assign(**names))
         pairs.append({**names, **detail.facts})
         if gene not in genes and len(genes) < tracked:
-            track = mutagenesis(run.model, found.side, gene, row.group, REACH)
+            track = mutagenesis(run.model, found.side, gene, row.group, REACH, near=int(row.pos) - 1)
             genes.add(gene)
             if len(track):
                 tracks.append(track.assign(gene=row.gene, group=row.group))
@@ -65,7 +66,9 @@ def strongest_alleles(found: VariantEffects, most: int = STRONGEST) -> dict[int,
         if np.isfinite(own[place]) and own[place] > 0:
             places.setdefault(int(found.tokens.table["gene"].iloc[place]), []).append(int(place))
     allele, names = found.tokens.table["allele"].to_numpy(), found.names
-    return {
-        gene: [(names[allele[one]], found.tokens.alternate[one], bool(p[one] <= BEYOND)) for one in some[:most]]
-        for gene, some in places.items()
-    }
+    kept = {}
+    for gene, some in places.items():
+        fdr = adjusted(p[some])  # the largest of many alleles is large by chance
+        beyond = (fdr <= BEYOND).tolist()
+        kept[gene] = [(names[allele[one]], found.tokens.alternate[one], far) for one, far in zip(some, beyond)][:most]
+    return kept

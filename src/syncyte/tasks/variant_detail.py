@@ -102,18 +102,23 @@ def _on_others(
         change = group_means(cells, response.change)[0, place] / spread
         if np.isfinite(change).any():
             changes.append(change)
-            sizes.append(np.sqrt(np.square(np.delete(change, other)).mean()))
+            changes[-1][other] = np.nan  # a gene is not moved by itself
+            sizes.append(np.sqrt(np.nanmean(np.square(change))))
     empty = np.empty((0, len(level)), dtype=np.float32)
     return np.stack(changes) if changes else empty, np.array(sizes)
 
 
-def mutagenesis(model: GeneModel, side: SequenceSide, gene: int, group: str, reach: int | None = None) -> pd.DataFrame:
-    """Every single change around the first start of a gene.
+def mutagenesis(
+    model: GeneModel, side: SequenceSide, gene: int, group: str, reach: int | None = None, near: int | None = None
+) -> pd.DataFrame:
+    """Every single change around a start of a gene.
 
     Parameters
     ----------
     reach
         Bases on either side of the start; the whole window by default.
+    near
+        Place whose nearest start is taken; the first one by default.
 
     Returns
     -------
@@ -125,7 +130,8 @@ def mutagenesis(model: GeneModel, side: SequenceSide, gene: int, group: str, rea
     own = links[((links["gene"] == gene) & (links["slot"] == SLOTS[0])).to_numpy()]["window"].to_numpy()
     if not len(own):
         return pd.DataFrame()
-    window = side.windows.table.iloc[own[0]]
+    anchors = side.windows.table["anchor"].to_numpy()[own]
+    window = side.windows.table.iloc[own[0 if near is None else int(np.abs(anchors - near).argmin())]]
     low, high = int(window["start"]), int(window["end"])
     if reach is not None:
         low, high = max(low, int(window["anchor"]) - reach), min(high, int(window["anchor"]) + reach + 1)

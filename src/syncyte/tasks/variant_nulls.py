@@ -1,10 +1,13 @@
 """What random variants do: the effects that a variant's own are measured against.
 
-Variants alike (one class, lengths of one power of two) share random draws: up to ``KINDS`` of them, spread over the
-distances to the start, are matched by ``each`` draws of their own, and every variant is compared with the draws of the
-one it is most like. With so few variants that each can have its own, each has. A draw is followed through the gene in
-whose window it fell, in the same cells. A variant that reaches a gene through its peaks alone is compared with draws in
-peaks at a like distance from their genes, whose windows count as little as its own.
+Variants alike share random draws. Alike are those of one class: kind, length up to a power of two, transition or
+transversion, whether they touch a CpG, GC content around, and whether they reach their gene through peaks alone. Up to
+``KINDS`` of all, spread over classes and distances, are matched by ``each`` draws of their own, and every variant is
+compared with the draws of the one of its class at the most similar distance; with few variants each has its own.
+
+A draw is followed through the gene in whose window it fell, in the same cells. Windows of a gene count by their weight:
+a tenth of a gene's peaks moves it a tenth as far as a start. What is tested is the variant and not its distance, so
+that draws lie in windows of like weight, and what weights still differ by is taken out of their effects in proportion.
 
 Leaves out: drawing itself (``genome.matched``) and p-values (``variant_tests``).
 """
@@ -18,16 +21,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from syncyte.genome.fasta import Genome
 from syncyte.genome.gene_windows import SLOTS
-from syncyte.genome.matched import Background, background, distance_bin, matched_variants
+from syncyte.genome.matched import Background, around, background, matched_variants
 from syncyte.genome.variants import Variants
 from syncyte.models.genes import GeneModel
 from syncyte.tasks.network_cells import NetworkCells
 from syncyte.tasks.variant_effects import Effects, pair_effects
 from syncyte.tasks.variant_tokens import SequenceSide, Tokens, alleles_of, changed_tokens
 
-KINDS = 16  # variants that have draws of their own, of all classes together, where there are more
-PEAKS, FEWEST_PEAKS = 2_000, 50  # pairs of gene and peak that are drawn from at most; fewer at a distance: from all
+KINDS = 48  # variants that have draws of their own, of all classes together, where there are more
+PEAKS = (50, 2_000)  # fewest and most pairs of gene and peak, those nearest in weight, that are drawn from
+IN_PEAKS = " in peaks"  # end of the class of what reaches its gene through peaks alone
+TRANSITIONS = ("AG", "GA", "CT", "TC")
+GC_EDGES = (0.4, 0.55)  # of the content around a variant, between classes
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,8 @@ class Null:
     Attributes
     ----------
     draws
-        One row each: ``class``, ``like`` (row of the tested variant it was drawn for), ``distance``, ``level``.
+        One row each: ``class``, ``like`` (row of the tested variant it was drawn for), ``for_distance`` (of that one),
+        ``distance``, ``level``.
     tokens, effects
         Of the pair of each draw and its gene, in the same order.
     relaxed
@@ -49,14 +57,29 @@ class Null:
     effects: Effects
     relaxed: dict[str, int]
 
-    def of(self, kind: str, distance: float) -> NDArray[np.int64]:
-        """Draws for a variant: those made for the variant of its class at the most similar distance."""
-        own = np.flatnonzero((self.draws["class"] == kind).to_numpy())
-        if not len(own):
-            return own
-        for_distance = self.draws["for_distance"].to_numpy()[own]
-        gap = np.abs(np.arcsinh(for_distance / 50) - np.arcsinh(distance / 50))
-        return own[gap == gap.min()]
+    def likes(self, variants: Variants, pairs: pd.DataFrame, genome: Genome) -> list[NDArray[np.int64]]:
+        """Draws for each pair of allele and gene."""
+        return self.of(pair_classes(variants, pairs, genome), pairs["tss_distance"].to_numpy())
+
+    def of(self, kinds: NDArray, distances: NDArray) -> list[NDArray[np.int64]]:
+        """Draws by class and distance: those made for the variant of the class at the most similar distance."""
+        made = np.arcsinh(self.draws["for_distance"].to_numpy(dtype=np.float64) / 50)
+        by_class = {kind: np.asarray(rows) for kind, rows in self.draws.groupby("class").indices.items()}
+        none = np.empty(0, dtype=np.int64)
+        known: dict[tuple[str, float], NDArray[np.int64]] = {}
+        found = []
+        for kind, distance in zip(kinds.tolist(), np.arcsinh(np.asarray(distances, dtype=np.float64) / 50).tolist()):
+            own = by_class.get(kind, none)
+            if len(own) and (kind, distance) not in known:
+                gap = np.abs(made[own] - distance)
+                known[kind, distance] = own[gap == gap.min()]
+            found.append(known.get((kind, distance), none))
+        return found
+
+    def scaled(self, values: NDArray, draws: NDArray[np.int64], weight: float) -> NDArray[np.float64]:
+        """Effects of draws as they would be in windows of another weight."""
+        theirs = self.tokens.table["weight"].to_numpy(dtype=np.float64)[draws]
+        return values[draws] * (weight / np.maximum(theirs, 1e-12))
 
 
 def classes(variants: Variants, rows: NDArray[np.int64]) -> NDArray:
@@ -68,10 +91,24 @@ def classes(variants: Variants, rows: NDArray[np.int64]) -> NDArray:
     return np.array([f"{kind} {2**two}" for kind, two in zip(kinds, power)], dtype=object)
 
 
-def pair_classes(variants: Variants, pairs: pd.DataFrame) -> NDArray:
-    """Class of each pair of allele and gene: of the allele, and whether it reaches the gene through peaks alone."""
-    found = classes(variants, variants.usable[pairs["allele"].to_numpy()])
-    return found + np.where(_far(pairs), " in peaks", "").astype(object)
+def pair_classes(variants: Variants, pairs: pd.DataFrame, genome: Genome) -> NDArray:
+    """Class of each pair of allele and gene, with what is around the allele and how it reaches the gene."""
+    allele = pairs["allele"].to_numpy()
+    if not len(allele):
+        return np.empty(0, dtype=object)
+    used, place = np.unique(allele, return_inverse=True)
+    rows = variants.usable[used]
+    near = np.array([_near(variants, int(row), genome) for row in rows], dtype=object)
+    return (classes(variants, rows) + near)[place] + np.where(_far(pairs), IN_PEAKS, "").astype(object)
+
+
+def _near(variants: Variants, row: int, genome: Genome) -> str:
+    """Transition or transversion, CpG, and GC content around."""
+    start, ref, alt = variants.change(row)
+    kind, chrom = (str(variants.table[name].iloc[row]) for name in ("kind", "chrom"))
+    gc, cpg = around(genome, chrom, start, len(alt) if kind == "duplication" else len(ref))
+    exchange = (" transition" if ref + alt in TRANSITIONS else " transversion") if kind == "snv" else ""
+    return f"{exchange}{' CpG' if cpg else ''} GC {int(np.searchsorted(GC_EDGES, gc)) + 1}"
 
 
 def _far(pairs: pd.DataFrame) -> NDArray[np.bool_]:
@@ -105,7 +142,7 @@ def random_effects(
     ----------
     tested
         One row a tested variant: ``row`` (of ``variants``), ``class``, ``far`` (through peaks alone), ``distance``,
-        ``tss`` (or middle of the peak), ``strand``.
+        ``weight``, ``tss`` (or middle of the peak), ``strand``.
     each
         Draws for one variant.
     keep
@@ -118,9 +155,9 @@ def random_effects(
     parts, drawn = [], []
     relaxed: dict[str, int] = {}
     for one in _chosen(tested).itertuples(index=False):  # the variant decides what is drawn, not its place in the file
-        apart = int(distance_bin(np.array(one.distance))) if one.far else -1
+        apart = round(float(np.log2(max(one.weight, 1e-9)))) if one.far else 1
         if apart not in sources:
-            table = _peaks(side, cells, apart, seed) if one.far else _starts(side, cells)
+            table = _peaks(side, cells, one.weight) if one.far else _starts(side, cells)
             sources[apart] = background(side.genome, table, side.windows.length) if len(table) else None
         source = sources[apart]
         if source is None:
@@ -137,7 +174,9 @@ def random_effects(
     draws = pd.concat(parts, ignore_index=True)
     alleles = [allele for part in drawn for allele in alleles_of(part)]
     tokens = changed_tokens(model, side, alleles)
-    own = tokens.table["gene"].to_numpy() == draws["gene"].to_numpy()[tokens.table["allele"].to_numpy()]
+    at = tokens.table["allele"].to_numpy()
+    own = tokens.table["gene"].to_numpy() == draws["gene"].to_numpy()[at]
+    own &= _far(tokens.table) == draws["class"].str.endswith(IN_PEAKS).to_numpy()[at]  # some peaks lie on a start
     kept = _only(tokens, np.flatnonzero(own))
     effects = pair_effects(cells, kept, keep=keep, shifts=shifts, quiet=quiet)
     return Null(draws.iloc[kept.table["allele"]].reset_index(drop=True), kept, effects, relaxed)
@@ -160,7 +199,8 @@ def tested_pairs(variants: Variants, tokens: Tokens, numbers: Effects, side: Seq
     found = pd.DataFrame(
         {
             "row": rows,
-            "class": pair_classes(variants, frame),
+            "class": pair_classes(variants, frame, side.genome),
+            "weight": frame["weight"].to_numpy(),
             "far": far,
             "distance": frame["tss_distance"].to_numpy(),
             "tss": windows["anchor"].to_numpy(),
@@ -204,13 +244,12 @@ def _starts(side: SequenceSide, cells: NetworkCells) -> pd.DataFrame:
     return _placed(side, _links(side, cells, SLOTS[0]))
 
 
-def _peaks(side: SequenceSide, cells: NetworkCells, apart: int, seed: int) -> pd.DataFrame:
-    """Peaks of genes to draw from, at one bin of distances from the gene where there are enough."""
+def _peaks(side: SequenceSide, cells: NetworkCells, weight: float) -> pd.DataFrame:
+    """Peaks of genes to draw from: those that count for their gene about as much."""
     links = _links(side, cells, SLOTS[1])
-    same = links[distance_bin(links["distance"].to_numpy()) == apart]
-    links = same if len(same) >= FEWEST_PEAKS else links
-    chosen = np.random.default_rng([seed, apart]).permutation(len(links))[:PEAKS]
-    return _placed(side, links.iloc[np.sort(chosen)])
+    apart = np.abs(np.log(np.maximum(links["weight"].to_numpy(), 1e-12) / max(weight, 1e-12)))
+    most = int(np.clip((apart < np.log(1.5)).sum(), *PEAKS))
+    return _placed(side, links.iloc[np.sort(np.argsort(apart, kind="stable")[:most])])
 
 
 def _chosen(tested: pd.DataFrame) -> pd.DataFrame:

@@ -18,9 +18,11 @@ import torch
 from syncyte.errors import GenomeError
 from syncyte.genome.gene_windows import hit_windows
 from syncyte.genome.haplotypes import Haplotypes, haplotypes
-from syncyte.genome.variants import Variants, variants_of
+from syncyte.genome.variants import ABSENT, MISSING, Variants, variants_of
 from syncyte.models.genes import GeneModel
 from syncyte.tasks.variant_tokens import Allele, SequenceSide, Tokens, changed_tokens
+
+SHOWN = 5  # genes named in a note
 
 
 def diploid_tokens(
@@ -57,6 +59,7 @@ def diploid_tokens(
     left = {row: reason for one in people for row, reason in one.left_out.items()}
     unphased = sum(not one.phased for one in people)
     notes = [f"{sample} carries {len(carried):,} of the alleles given; {len(genes):,} genes have one in a window."]
+    notes += _not_called(side, variants, sample)
     if unphased:
         notes.append(f"{unphased:,} genes: phase unknown, tokens are means over the ways that changes may lie.")
     if len(carried) > len(usable):
@@ -65,6 +68,24 @@ def diploid_tokens(
         notes.append(f"{variants.table['variant'].iloc[row]} is left out of a haplotype, {reason}.")
     notes.append("Haplotypes are scored without random variants: p against chance are not given.")
     return table, tokens, notes
+
+
+def _not_called(side: SequenceSide, variants: Variants, sample: str) -> list[str]:
+    """What must be said where a genotype of the person is missing in a window."""
+    assert variants.genotypes is not None
+    calls = variants.genotypes[:, variants.sample(sample)]
+    by_gene = _rows_by_gene(
+        side, variants, np.intersect1d(np.flatnonzero((calls == MISSING).any(axis=1)), variants.usable)
+    )
+    if not by_gene:
+        return []
+    rows = {row for own in by_gene.values() for row in own}
+    genes = sorted(by_gene, key=lambda gene: (-len(by_gene[gene]), gene))
+    some = ", ".join(str(side.windows.genes[gene]) for gene in genes[:SHOWN]) + (" ..." if len(genes) > SHOWN else "")
+    return [
+        f"{len(rows):,} alleles in windows of {len(genes):,} genes ({some}) have a missing genotype in {sample} (such "
+        "as ./.) and are taken as reference there."
+    ]
 
 
 def _rows_by_gene(side: SequenceSide, variants: Variants, rows: np.ndarray) -> dict[int, list[int]]:
@@ -96,9 +117,10 @@ def _mean_tokens(model: GeneModel, genes: list[int], owner: list[tuple[int, int,
         change[place] += weight * step[pair]
         tracks[place] += weight * single.tracks[pair]
         facts.setdefault(place, row._asdict())
-        facts[place]["windows"] = max(facts[place]["windows"], row.windows)
+        for most in ("windows", "weight"):
+            facts[place][most] = max(facts[place][most], getattr(row, most))
         facts[place]["tss_deleted"] |= row.tss_deleted
-    blank = {"tss_distance": 0, "windows": 0, "slot": "", "tss_deleted": False}
+    blank = {"tss_distance": 0, "windows": 0, "slot": "", "weight": 0.0, "tss_deleted": False}
     table = pd.DataFrame(
         [{**blank, **facts.get(place, {}), "allele": place, "gene": gene} for place, gene in enumerate(genes)],
         columns=list(single.table.columns),
@@ -115,8 +137,23 @@ def _row(sample: str, variants: Variants, rows: list[int], one: Haplotypes, gene
         "chrom": str(first["chrom"]),
         "start": int(first["start"]),
         "ref": "",
-        "alt": f"{len(rows)} alleles, {one.how}",
+        "alt": _told(sample, variants, rows, one),
         "kind": "haplotypes",
         "status": "ok",
         "reason": "",
     }
+
+
+def _told(sample: str, variants: Variants, rows: list[int], one: Haplotypes) -> str:
+    """How many alleles a gene has, on which copies, and what is known of their phase."""
+    assert variants.genotypes is not None and variants.phased is not None
+    column = variants.sample(sample)
+    calls, ordered = variants.genotypes[rows, column], variants.phased[rows, column]
+    only = (calls[:, 0] == 1) & (calls[:, 1] == ABSENT)
+    both = (calls == 1).all(axis=1)
+    single = ~only & ~both
+    counts = ((both, "on both copies"), (single, "on one copy"), (only, "on the only copy"))
+    text = ", ".join(f"{int(which.sum()):,} {where}" for which, where in counts if which.any())
+    if not one.phased and (together := int((single & ordered).sum())):
+        text += f" ({together:,} of these phased: a block of them counts as one change)"
+    return f"{len(rows):,} allele{'s' * (len(rows) != 1)}: {text}; {one.how}"

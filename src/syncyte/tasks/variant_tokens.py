@@ -47,7 +47,7 @@ class Tokens:
     table
         ``allele``, ``gene`` (positions), ``tss_distance`` (bases from the nearest start to the nearest base
         of the first change, in the gene's direction), ``windows`` (how many changed), ``slot`` (``start``,
-        ``peaks`` or both), ``tss_deleted``.
+        ``peaks`` or both), ``weight`` (of the windows it falls into, of starts where there are any), ``tss_deleted``.
     reference, alternate
         ``(p, w)`` tokens before and after.
     tracks
@@ -192,12 +192,15 @@ def _pair_table(
     sign = np.where(table["strand"].to_numpy()[window] == "-", -1, 1)
     start = (links["slot"] == SLOTS[0]).to_numpy()[link]
     distance = np.where(start, _apart(first - anchor, size, sign), links["distance"].to_numpy()[link])
-    frame = pd.DataFrame({"pair": pair, "distance": distance, "start": start, "differs": differs})
+    weight = links["weight"].to_numpy()[link]
+    frame = pd.DataFrame({"pair": pair, "distance": distance, "start": start, "differs": differs, "weight": weight})
+    frame["of_start"] = weight * start
     nearest = frame.assign(size=frame["distance"].abs() + ~frame["start"] * 10**9)
     nearest = nearest.sort_values(["pair", "size"]).drop_duplicates("pair")
     grouped = frame.groupby("pair")
     has = {"start": grouped["start"].any().to_numpy(), "peaks": (~frame["start"]).groupby(frame["pair"]).any()}
     slot = np.where(has["start"], np.where(has["peaks"], "start and peaks", "start"), "peaks")
+    of_starts, of_all = (frame.groupby("pair")[name].sum().to_numpy() for name in ("of_start", "weight"))
     gone = [
         bool(near) and _deletes_start(side, alleles[one], int(gene)) for (one, gene), near in zip(pairs, has["start"])
     ]
@@ -208,6 +211,7 @@ def _pair_table(
             "tss_distance": nearest["distance"].to_numpy() if len(pairs) else np.empty(0, dtype=np.int64),
             "windows": grouped["differs"].sum().to_numpy() if len(pairs) else np.empty(0, dtype=np.int64),
             "slot": slot if len(pairs) else np.empty(0, dtype=object),
+            "weight": np.where(has["start"], of_starts, of_all) if len(pairs) else np.empty(0),
             "tss_deleted": np.array(gone, dtype=bool),
         }
     )

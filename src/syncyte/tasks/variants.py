@@ -21,10 +21,11 @@ from syncyte.errors import DataError
 from syncyte.genome.fasta import Genome
 from syncyte.genome.variants import Variants
 from syncyte.tasks.gene_run import GeneRun
+from syncyte.tasks.network_cells import FEWEST as FEWEST_CELLS
 from syncyte.tasks.network_cells import NetworkCells
 from syncyte.tasks.result import Result
 from syncyte.tasks.variant_effects import NAMED, Effects, pair_effects
-from syncyte.tasks.variant_nulls import Null, pair_classes, random_effects, tested_pairs
+from syncyte.tasks.variant_nulls import Null, random_effects, tested_pairs
 from syncyte.tasks.variant_people import diploid_tokens
 from syncyte.tasks.variant_tests import adjusted, empirical, over_donors
 from syncyte.tasks.variant_tokens import SequenceSide, Tokens, alleles_of, changed_tokens
@@ -56,8 +57,8 @@ class VariantEffects:
         What a reader should know.
     provenance
         Run, settings, hashes.
-    variants, tokens, numbers, null, cells
-        What the tables were made from.
+    variants, tokens, numbers, null, likes, cells
+        What the tables were made from; ``likes`` are the draws that each pair is compared with.
     """
 
     effects: pd.DataFrame
@@ -69,6 +70,7 @@ class VariantEffects:
     tokens: Tokens
     numbers: Effects
     null: Null | None
+    likes: list[NDArray[np.int64]]
     cells: NetworkCells
     side: SequenceSide
     over_groups: NDArray[np.float64]
@@ -141,18 +143,40 @@ def variant_effects(
     numbers = pair_effects(network, tokens, **how)
     tested = tested_pairs(variants, tokens, numbers, side)
     null = random_effects(run.model, side, network, variants, tested, each=nulls, seed=seed, **how)
-    whole = over_groups(variants, tokens, numbers, null)
-    parts = (variants, tokens, numbers, null, network, side, whole, cells.names)
+    likes = [] if null is None else null.likes(variants, tokens.table, genome)
+    whole = over_groups(tokens, numbers, null, likes)
+    parts = (variants, tokens, numbers, null, likes, network, side, whole, cells.names)
     found = VariantEffects(pd.DataFrame(), {}, {}, notes, {}, *parts)
     found = replace(found, effects=_table(run, found))
-    notes += _unlike(found.effects) if nulls and len(tested) else []
+    notes += _compared(found, nulls) if null is not None else []
     return replace(found, metrics=_metrics(found))
 
 
-def _unlike(table: pd.DataFrame) -> list[str]:
-    """What to say of scored alleles that no random variant is like."""
-    bare = table.loc[(table["status"] == "scored") & (table["null_draws"] == 0), "variant"].nunique()
-    return [f"{bare:,} alleles change more bases than a window holds: no random variants, so no p."] if bare else []
+def _compared(found: VariantEffects, nulls: int) -> list[str]:
+    """What to say of comparisons with random variants: what has none, and how small a rate can come out."""
+    table, notes = found.effects, []
+    made = table[table["status"] == "scored"]
+    bare = made[made["null_draws"] == 0]
+    whole = bare.groupby("variant")["group"].nunique() == len(found.numbers.groups)
+    if whole.any():
+        notes.append(
+            f"{int(whole.sum()):,} alleles have no random variants, so no p: they change more bases than a window "
+            "holds, or no place in the genome is like theirs."
+        )
+    some = bare[~bare["variant"].map(whole).to_numpy(dtype=bool)]
+    if len(some):
+        notes.append(
+            f"{len(some):,} rows have no p in their group: no gene that a random variant fell at is expressed in "
+            f"{FEWEST_CELLS} cells of it."
+        )
+    p = made["cis_p"].dropna()
+    lowest = p.min() * len(p) / max(int((p == p.min()).sum()), 1) if len(p) else 0.0
+    if lowest > 0.05:
+        notes.append(
+            f"{len(p):,} tests with {nulls:,} random variants each: no cis_fdr below {min(lowest, 1):.2g} came out. "
+            "cis_fdr_all makes one test of a pair instead of one of each group; more --nulls reach smaller p."
+        )
+    return notes
 
 
 def own_sizes(numbers: Effects) -> NDArray[np.float64]:
@@ -162,15 +186,16 @@ def own_sizes(numbers: Effects) -> NDArray[np.float64]:
     return np.where(known.any(axis=1), total / np.maximum(known.sum(axis=1), 1), np.nan)
 
 
-def over_groups(variants: Variants, tokens: Tokens, numbers: Effects, null: Null | None) -> NDArray[np.float64]:
+def over_groups(
+    tokens: Tokens, numbers: Effects, null: Null | None, likes: list[NDArray[np.int64]]
+) -> NDArray[np.float64]:
     """Empirical p of each pair's mean change over all groups, against its random variants; NaN without any."""
     found = np.full(len(tokens.table), np.nan)
     if null is None:
         return found
-    kinds = pair_classes(variants, tokens.table)
-    own, drawn = own_sizes(numbers), own_sizes(null.effects)
-    for row, (kind, distance) in enumerate(zip(kinds, tokens.table["tss_distance"])):
-        found[row] = empirical(own[row], drawn[null.of(str(kind), float(distance))])
+    own, drawn, weight = own_sizes(numbers), own_sizes(null.effects), tokens.table["weight"].to_numpy()
+    for row, draws in enumerate(likes):
+        found[row] = empirical(own[row], null.scaled(drawn, draws, weight[row]))
     return found
 
 
@@ -205,7 +230,7 @@ def network_cells(
         notes.append(f"{len(aligned) - known:,} of {len(aligned):,} cells have no value in {keys} and are left out.")
     drawn = len(network.unit)
     if drawn < known:
-        notes.append(f"{drawn:,} of {len(aligned):,} cells were drawn (1,000 of a donor in a group at most).")
+        notes.append(f"{drawn:,} of {known:,} cells were drawn (1,000 of a donor in a group at most).")
     return network, notes
 
 
@@ -230,7 +255,7 @@ def _table(run: GeneRun, scored: VariantEffects) -> pd.DataFrame:
 COLUMNS = (
     *("variant", "chrom", "pos", "ref", "alt", "kind", "record", "status", "reason"),
     *("gene", "gene_id", "tss_distance", "slot", "group", "cells", "donors"),
-    *("cis_value", "cis_low", "cis_high", "donor_p", "donor_fdr", "cis_p", "cis_fdr", "cis_p_all"),
+    *("cis_value", "cis_low", "cis_high", "donor_p", "donor_fdr", "cis_p", "cis_fdr", "cis_p_all", "cis_fdr_all"),
     *("token_shift", "level_change", "track_change"),
     *("trans_size", "trans_p", "trans_fdr", "trans_token", "trans_turn", "rise", "fall"),
     *("null_draws", "warnings"),
@@ -292,7 +317,8 @@ def _group_rows(run: GeneRun, scored: VariantEffects, place: int) -> pd.DataFram
         fall=_names(run, numbers, place, NAMED),
         warnings=np.where(pairs["tss_deleted"], "transcription start deleted", ""),
     )
-    return frame.assign(cis_p_all=scored.over_groups, **_against(scored, rows, units, place))
+    whole = {"cis_p_all": scored.over_groups, "cis_fdr_all": adjusted(scored.over_groups)}
+    return frame.assign(**whole, **_against(scored, rows, units, place))
 
 
 def _tracks(tokens: Tokens, side: SequenceSide, group: str) -> NDArray[np.float32]:
@@ -321,17 +347,13 @@ def _against(scored: VariantEffects, rows: NDArray[np.int64], units: NDArray[np.
     blank, null, numbers = np.full(len(rows), np.nan), scored.null, scored.numbers
     if null is None:
         return {"cis_p": blank, "trans_p": blank, "null_draws": 0}
-    kinds = pair_classes(scored.variants, scored.tokens.table)
     own_null = np.abs(over_donors(null.effects.own[:, units], draws=1)["mean"])
     own = np.abs(over_donors(numbers.own[:, units], draws=1)["mean"])
     cis, trans, count = blank.copy(), blank.copy(), np.zeros(len(rows), dtype=int)
-    distance = scored.tokens.table["tss_distance"].to_numpy()
-    for row in range(len(rows)):
-        draws = null.of(str(kinds[row]), float(distance[row]))
-        cis[row], trans[row] = (
-            empirical(own[row], own_null[draws]),
-            empirical(numbers.size[row, place], null.effects.size[draws, place]),
-        )
+    weight = scored.tokens.table["weight"].to_numpy()
+    for row, draws in enumerate(scored.likes):
+        cis[row] = empirical(own[row], null.scaled(own_null, draws, weight[row]))
+        trans[row] = empirical(numbers.size[row, place], null.scaled(null.effects.size[:, place], draws, weight[row]))
         count[row] = int(np.isfinite(own_null[draws]).sum())
     return {"cis_p": cis, "trans_p": trans, "null_draws": count}
 

@@ -2,7 +2,8 @@
 
 Intervals resample whole chromosomes where there are at least six, else sequences, and the verdict needs the interval of
 the difference to lie above zero, for words of six and of two bases: pairs of neighbours are what composition alone can
-say, and an encoder of shuffled sequences, which hold nothing else, gets no further. Leaves out: training.
+say, and an encoder of shuffled sequences, which hold nothing else, gets no further. Few held-out windows, or windows of
+nearly one class, get no verdict. Leaves out: training.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from syncyte.models.dna_encoder import TrainedEncoder
 DRAWS, LEVEL, GROUPS = 300, 0.95, 6
 WORDS = (6, 2)  # bases of the words of the yardsticks
 ENCODER, START = "encoder", "its closed form alone"
-BEATS, BEATS_GC, LOSES, UNTESTED = (
+CLASS, ROWS = 20, 40  # fewest windows of either class, and of measured numbers, that a verdict is given on
+BEATS, BEATS_GC, LOSES, UNTESTED, TOO_FEW = (
     "beats GC and k-mers",
     "beats GC content, not k-mers",
     "does not beat GC content",
     "never tested on held-out chromosomes",
+    "too few held-out windows to tell",
 )
 
 
@@ -81,7 +84,8 @@ def make_report(
         methods[gc.name] = gc.predict(codes[rows])
         scores, ahead = compare(targets[rows], methods, groups[rows], task, seed)
         report["scores"][name], report["ahead"][name] = scores, ahead
-    report["verdict"] = verdict(report["ahead"].get("test", {}), [model.name for model in words], gc.name)
+    said = verdict(report["ahead"].get("test", {}), [model.name for model in words], gc.name)
+    report["verdict"] = TOO_FEW if len(test) and too_few(targets[test], task) else said
     return report
 
 
@@ -122,6 +126,15 @@ def verdict(ahead: Mapping[str, tuple[float, float, float]], words: Sequence[str
     if ahead[gc][1] <= 0:
         return LOSES
     return BEATS if min(ahead[name][1] for name in words) > 0 else BEATS_GC
+
+
+def too_few(targets: ArrayLike, task: Task) -> bool:
+    """Whether targets ``(n, T)`` of the test rows say next to nothing: no column has enough rows of either class."""
+    truth = as_table(targets)
+    if task == "count":
+        return len(truth) < ROWS
+    hits = (truth > 0).sum(axis=0)
+    return int(np.minimum(hits, len(truth) - hits).max(initial=0)) < CLASS
 
 
 def _draws(groups: NDArray[np.str_], seed: int) -> NDArray[np.float64]:
