@@ -150,7 +150,9 @@ def test_a_table_of_changes_is_read_as_a_vcf_is(dna_answer, ask_variants, dna_vc
     table.to_csv(tmp_path / "changes.csv", index=False)
     found = ask_variants(tmp_path / "O", vcf=tmp_path / "changes.csv", nulls=0, close=0)
     expected = dna_answer[0].effects.query("variant == 'near'")["trans_size"]
-    assert found.effects["trans_size"].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-3)  # a small step of a token of 32 bits
+    assert found.effects["trans_size"].to_numpy() == pytest.approx(
+        expected.to_numpy(), rel=1e-3
+    )  # a small step of a token of 32 bits
 
 
 def test_an_attending_run_answers_too(ask_variants, dna_deep_run: GeneRun, tmp_path: Path):

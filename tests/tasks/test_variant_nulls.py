@@ -108,11 +108,11 @@ def drawn(dna_run: GeneRun, dna_world: Regulation, dna_files: dict[str, Path]) -
         weight=1.0, tss=int(start["tss"]), strand=start["strand"], far=False
     )
     null = random_effects(
-        dna_run.model, side, network_of(dna_run, dna_world), variants, tested, each=12, seed=0, quiet=True, shifts=False
+        dna_run.model, side, network_of(dna_run, dna_world), variants, tested, each=12, seed=0, quiet=True
     )
     assert null is not None
     none = random_effects(
-        dna_run.model, side, network_of(dna_run, dna_world), variants, tested, each=0, seed=0, quiet=True, shifts=False
+        dna_run.model, side, network_of(dna_run, dna_world), variants, tested, each=0, seed=0, quiet=True
     )
     assert none is None
     return null, variants
@@ -167,7 +167,7 @@ def test_a_variant_in_a_peak_is_compared_with_others_in_peaks(dna_run: GeneRun, 
     tested = variant_nulls.tested_pairs(variants, tokens, numbers, side)
     own = tested[tested["far"]]
     assert own["tss"].tolist() == [int(peak["anchor"])]
-    null = random_effects(dna_run.model, side, network, variants, own, each=12, seed=0, quiet=True, shifts=False)
+    null = random_effects(dna_run.model, side, network, variants, own, each=12, seed=0, quiet=True)
     assert null is not None
     assert set(null.draws["class"]) == {kinds["peaks"]}
     weights = null.tokens.table["weight"] / own["weight"].iloc[0]

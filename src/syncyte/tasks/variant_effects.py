@@ -76,7 +76,13 @@ def group_means(cells: NetworkCells, values: NDArray[np.float32]) -> NDArray[np.
 
 
 def pair_effects(
-    cells: NetworkCells, tokens: Tokens, *, keep: Path | None = None, shifts: bool = True, quiet: bool = True
+    cells: NetworkCells,
+    tokens: Tokens,
+    *,
+    keep: Path | None = None,
+    shifts: bool = True,
+    alone: bool = True,
+    quiet: bool = True,
 ) -> Effects:
     """Effects of all pairs.
 
@@ -86,6 +92,8 @@ def pair_effects(
         Folder for finished blocks; None keeps nothing.
     shifts
         Compare contextual embeddings too.
+    alone
+        Follow the token alone too; without, ``token`` and ``turn`` are NaN.
     """
     genes = tokens.table["gene"].to_numpy(dtype=np.int64)
     groups = tuple(sorted(cells.units["group"].unique()))
@@ -98,11 +106,11 @@ def pair_effects(
         for begin in range(0, len(distinct), BLOCK):
             chosen = slice(begin, min(begin + BLOCK, len(distinct)))
             rows = order[starts[chosen][0] : ends[chosen][-1]]
-            path = None if keep is None else keep / f"{_key(cells, tokens, rows, shifts)}.npz"
+            path = None if keep is None else keep / f"{_key(cells, tokens, rows, (shifts, alone))}.npz"
             if path is None or not _load(path, found, rows):
                 for gene, first, last in zip(distinct[chosen], starts[chosen], ends[chosen]):
                     for low in range(first, last, most):
-                        _fill(found, cells, tokens, int(gene), order[low : min(low + most, last)], shifts)
+                        _fill(found, cells, tokens, int(gene), order[low : min(low + most, last)], shifts, alone)
                 if path is not None:
                     _save(path, found, rows)
             meter.advance(chosen.stop, len(distinct), chosen.stop)
@@ -120,21 +128,22 @@ def _empty(pairs: int, units: int, groups: tuple[str, ...]) -> Effects:
 
 
 def _fill(
-    found: Effects, cells: NetworkCells, tokens: Tokens, gene: int, rows: NDArray[np.int64], shifts: bool
+    found: Effects, cells: NetworkCells, tokens: Tokens, gene: int, rows: NDArray[np.int64], shifts: bool, alone: bool
 ) -> None:
     """Put the numbers of the pairs of one gene into place."""
     before, after = tokens.reference[rows[0]], tokens.alternate[rows]
     response = cells.respond(gene, after, before, carried=True, shifts=False)
-    alone = cells.respond(gene, after, before, kept=True, shifts=shifts)
     found.own[rows], found.cells[rows] = response.own, response.cells
     spread = cells.model.spread.cpu().numpy()
     change = group_means(cells, response.change) / spread
     others = max(change.shape[2] - 1, 1)
     found.size[rows] = np.sqrt(np.square(change).sum(axis=2) / others)
-    found.token[rows] = np.sqrt(np.square(group_means(cells, alone.change) / spread).sum(axis=2) / others)
-    turn = group_means(cells, alone.shift)
-    most = min(TURNED, turn.shape[2])
-    found.turn[rows] = np.partition(turn, -most, axis=2)[:, :, -most:].mean(axis=2)
+    if alone:
+        kept = cells.respond(gene, after, before, kept=True, shifts=shifts)
+        found.token[rows] = np.sqrt(np.square(group_means(cells, kept.change) / spread).sum(axis=2) / others)
+        turn = group_means(cells, kept.shift)
+        most = min(TURNED, turn.shape[2])
+        found.turn[rows] = np.partition(turn, -most, axis=2)[:, :, -most:].mean(axis=2)
     named = min(NAMED, change.shape[2] // 2)
     ranked = np.argsort(-change, axis=2, kind="stable")
     top = np.concatenate([ranked[:, :, :named], ranked[:, :, ::-1][:, :, :named]], axis=2)
@@ -145,9 +154,9 @@ def _fill(
     found.top_change[rows[:, None, None], np.arange(top.shape[1])[:, None], columns] = np.where(some, values, np.nan)
 
 
-def _key(cells: NetworkCells, tokens: Tokens, rows: NDArray[np.int64], shifts: bool) -> str:
+def _key(cells: NetworkCells, tokens: Tokens, rows: NDArray[np.int64], how: object) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(cells.fingerprint.encode() + str(shifts).encode())
+    digest.update(cells.fingerprint.encode() + str(how).encode())
     digest.update(tokens.table["gene"].to_numpy(dtype=np.int64)[rows].tobytes())
     for part in (tokens.reference, tokens.alternate):
         digest.update(part[rows].cpu().numpy().tobytes())

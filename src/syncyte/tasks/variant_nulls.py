@@ -133,7 +133,6 @@ def random_effects(
     each: int,
     seed: int,
     quiet: bool,
-    shifts: bool,
     keep: Path | None = None,
 ) -> Null | None:
     """Effects of random variants for the tested ones; None where nothing can be drawn.
@@ -178,7 +177,7 @@ def random_effects(
     own = tokens.table["gene"].to_numpy() == draws["gene"].to_numpy()[at]
     own &= _far(tokens.table) == draws["class"].str.endswith(IN_PEAKS).to_numpy()[at]  # some peaks lie on a start
     kept = _only(tokens, np.flatnonzero(own))
-    effects = pair_effects(cells, kept, keep=keep, shifts=shifts, quiet=quiet)
+    effects = pair_effects(cells, kept, keep=keep, shifts=False, alone=False, quiet=quiet)
     return Null(draws.iloc[kept.table["allele"]].reset_index(drop=True), kept, effects, relaxed)
 
 

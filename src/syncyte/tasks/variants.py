@@ -139,8 +139,8 @@ def variant_effects(
     else:
         variants, tokens, said = diploid_tokens(run.model, side, variants, sample, seed)
         notes, nulls = [*notes, *said], 0
-    how: dict[str, Any] = {"keep": keep, "shifts": shifts, "quiet": quiet}
-    numbers = pair_effects(network, tokens, **how)
+    how: dict[str, Any] = {"keep": keep, "quiet": quiet}
+    numbers = pair_effects(network, tokens, shifts=shifts, **how)
     tested = tested_pairs(variants, tokens, numbers, side)
     null = random_effects(run.model, side, network, variants, tested, each=nulls, seed=seed, **how)
     likes = [] if null is None else null.likes(variants, tokens.table, genome)

@@ -251,7 +251,7 @@ def _train(
     told = digest_of(codes, targets, *parts.values(), sizes, key, epochs)
     path = None if keep is None else keep / f"{told}.pt"
     first = 0
-    if (found := kept_state(path, rng, **state)) is not None:
+    if (found := kept_state(path, rng, ("epochs", "best", "kept", "since"), **state)) is not None:
         first, best, kept, since = found["epochs"], found["best"], found["kept"], found["since"]
     with Meter(f"training tower {key[1] + 1} of {sizes.members}", "windows", quiet) as meter:
         for epoch in range(first, epochs):
