@@ -215,16 +215,23 @@ class NetworkCells:
     ) -> tuple[Tensor, Tensor]:
         """Change and shift of all genes in every unit's mean: one term of each cell's sum is another."""
         model, units = self.model, self._weights(at)
-        old = amount[:, None] * model.split(before[None])[0]
-        steps = [scaled[:, None] * model.split(token[None])[0] - old for token, scaled in zip(tokens, moved)]
+        stood, places = model.split(before)[0], model.split(tokens)[0]
+        old = amount[:, None] * stood
+        steps = [scaled[:, None] * place - old for place, scaled in zip(places, moved)]
         means = torch.stack([units @ step for step in steps])
         change = model.spread * (means @ (self.head * model.mix).T)
         if not compared:
             return change, torch.full_like(change, torch.nan)
-        return change, self._turned(gene, at, before, amount, steps)
+        kept = bool((moved == amount).all())
+        return change, self._turned(gene, at, before, amount, steps, places - stood if kept else None)
 
-    def _turned(self, gene: int, at: Tensor, before: Tensor, amount: Tensor, steps: list[Tensor]) -> Tensor:
-        """1 - cosine of every gene's contextual embedding when the sums of the cells change by steps."""
+    def _turned(
+        self, gene: int, at: Tensor, before: Tensor, amount: Tensor, steps: list[Tensor], lines: Tensor | None
+    ) -> Tensor:
+        """1 - cosine of every gene's contextual embedding when the sums of the cells change by steps.
+
+        Where values are kept, a step is the amount of each cell times one line ``(v, k)``, which saves two products.
+        """
         model, few = self.model, self._first(at)
         now = self._standing(gene, at[few], before, amount[few])
         square = self.head.square() * model.mix.square()
@@ -232,10 +239,16 @@ class NetworkCells:
         others = (others - model.mean) / model.sd
         length = self._length(now, others, square)
         part, shifts = self._weights(at[few]), []
-        for whole in steps:
+        own, many = square * self.coordinates, amount[few, None]
+        for number, whole in enumerate(steps):
             step = whole[few]
-            cross = (now * step) @ square.T - others * (step @ (square * self.coordinates).T)
-            after = length + 2 * cross + step.square() @ square.T
+            if lines is None:
+                cross = (now * step) @ square.T - others * (step @ own.T)
+                after = length + 2 * cross + step.square() @ square.T
+            else:
+                line = lines[number]
+                cross = many * ((now * line) @ square.T - others * (own @ line))
+                after = length + 2 * cross + many.square() * (square @ line.square())
             cosine = (length + cross) / (length * after).clamp_min(1e-24).sqrt()
             shift = torch.where(after > 1e-12, 1 - cosine, torch.zeros_like(cosine)).clamp_min(0)
             shifts.append(part @ (shift if bool(step.any()) else torch.zeros_like(shift)))
