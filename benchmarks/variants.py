@@ -234,7 +234,7 @@ def speed(args: argparse.Namespace) -> str:
         {"way": "ratio", "seconds": round(loop / ours, 1)},
         {"way": "largest relative difference of own changes", "seconds": float(max(one[0] for one in errors))},
         {"way": "median relative difference of sizes", "seconds": float(np.median([one[1] for one in errors]))},
-        {"way": "largest (ranks move in steps, by rounding too)", "seconds": float(max(one[1] for one in errors))},
+        {"way": "largest relative difference of sizes", "seconds": float(max(one[1] for one in errors))},
     ]
     return _table(pd.DataFrame(rows))
 
