@@ -26,7 +26,7 @@ import numpy as np
 
 from syncyte.errors import GenomeError
 from syncyte.genome.sequence import to_codes, to_text
-from syncyte.genome.variants import ABSENT, MISSING, Variants
+from syncyte.genome.variants import ABSENT, Variants
 
 Change = tuple[int, str, str]
 EXACT = 6  # blocks of unknown phase whose ways are all listed
@@ -206,8 +206,6 @@ class Haplotypes:
         The same in words.
     left_out
         Reason by row of ``Variants``, for rows that the person carries and that are in no (or not in every) haplotype.
-    missing
-        Rows that were not called; taken as reference.
     """
 
     changes: tuple[tuple[Change, ...], ...]
@@ -215,7 +213,6 @@ class Haplotypes:
     phased: bool
     how: str
     left_out: dict[int, str] = field(default_factory=dict)
-    missing: tuple[int, ...] = ()
 
 
 def haplotypes(variants: Variants, rows: Sequence[int] | np.ndarray, sample: str, seed: int = 0) -> Haplotypes:
@@ -240,14 +237,11 @@ def haplotypes(variants: Variants, rows: Sequence[int] | np.ndarray, sample: str
     calls, ordered = variants.genotypes[:, column], variants.phased[:, column]
     sets = np.zeros(len(variants), np.int64) if variants.phase_set is None else variants.phase_set[:, column]
     left_out: dict[int, str] = {}
-    missing: list[int] = []
     both: list[int] = []
     blocks: dict[tuple[str, int], list[tuple[int, int]]] = {}
     single = True
     for row in map(int, rows):
         call = calls[row]
-        if (call == MISSING).any():
-            missing.append(row)
         if not (call == 1).any():
             continue
         if variants.table["status"].iat[row] != "ok":
@@ -266,7 +260,7 @@ def haplotypes(variants: Variants, rows: Sequence[int] | np.ndarray, sample: str
     found = [both + [row for block, way in zip(listed, one) for row, copy in block if copy == way] for one in ways]
     changes = tuple(_kept(variants, sorted(item), left_out) for item in found)
     weights = np.full(len(changes), 1 / len(changes))
-    return Haplotypes(changes, weights, len(listed) < 2, how, left_out, tuple(missing))
+    return Haplotypes(changes, weights, len(listed) < 2, how, left_out)
 
 
 def _ways(blocks: int, seed: int) -> tuple[list[tuple[int, ...]], str]:
